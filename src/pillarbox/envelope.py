@@ -1,0 +1,13 @@
+"""A message's envelope as qmail keeps it: raw address bytes, unquoted, host after the last @."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """RFC 5321 section 2.3.1. `sender` is b"" for the null reverse-path; `recipients` keep their order and case."""
+
+    sender: bytes
+    recipients: tuple[bytes, ...]
