@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pillarbox.credentials import Credentials
+from pillarbox.credentials import Credentials, Identity
 from pillarbox.envelope import Envelope
+from pillarbox.scan import ScanListing
+from pillarbox.status import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,6 @@ Effect = (
     | UpdateMaildrop
     | Pause
 )
+
+# What an executor sends back; each effect says which of these are its own.
+Result = Committed | Identity | tuple[ScanListing, ...] | Refusal | None
