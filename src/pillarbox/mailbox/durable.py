@@ -1,0 +1,58 @@
+"""What Linux can do for a mailbox and Python's os module cannot: syncfs(2), and a rename that never replaces.
+
+Names are relative to open directories, so a directory that is moved or replaced meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from functools import cache
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})  # what file systems without the flag answer
+
+
+@cache
+def _syncfs_tells_errors() -> bool:
+    """Linux reports a failed write-back through syncfs(2) since 5.8; before, a lost write would go unnoticed."""
+    if not hasattr(_LIBC, "syncfs"):
+        return False
+    release = os.uname().release.split(".")
+    numbers = [int(part) if part.isdecimal() else 0 for part in release[:2]]
+    return numbers >= [5, 8]
+
+
+def can_sync_file_system() -> bool:
+    """Whether `sync_file_system` tells the truth here; where not, every file needs an fsync of its own."""
+    return _syncfs_tells_errors()
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Bring everything written to the file system of `descriptor` onto the disk. The descriptor must have been opened
+    before the writes that count: an error older than it is not reported. Raises OSError."""
+    if _LIBC.syncfs(descriptor) != 0:
+        raise _last_error()
+
+
+def rename_without_replacing(source: int, name: bytes, target: int, new_name: bytes) -> None:
+    """Move `name` of directory `source` to `new_name` of directory `target`. Raises FileExistsError when that is taken,
+    OSError otherwise."""
+    if _renameat2 is not None:
+        if _renameat2(source, name, target, new_name, _RENAME_NOREPLACE) == 0:
+            return
+        problem = _last_error(new_name)
+        if problem.errno not in _CANNOT:
+            raise problem
+    os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    os.unlink(name, dir_fd=source)
+
+
+def _last_error(name: bytes | None = None) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), name)
+
+
+_renameat2 = getattr(_LIBC, "renameat2", None)  # glibc 2.28, musl 1.2.4
