@@ -1,0 +1,115 @@
+"""Header fields that a server reads and writes: trace fields, Date, Message-ID. Stored form: lines end with LF."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+MOST_HOPS: Final = 100
+"""A message with this many hops is looping (qmail-smtpd; RFC 5321 section 6.3 wants at least 100)."""
+
+# Long enough for every name looked for; what is longer of an unfinished line is not kept.
+_PREFIX: Final = 64
+_DATE = re.compile(rb"\ndate[ \t]*:")
+_MESSAGE_ID = re.compile(rb"\nmessage-id[ \t]*:")
+
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+
+_SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-_[]"
+_MASK = bytes(byte if byte in _SAFE else ord("?") for byte in range(256))
+_LONGEST_NAME: Final = 255
+
+
+class Watcher:
+    """Looks at content in stored form as it passes, and learns from its header.
+
+    `hops` counts lines that begin with received or delivered in any case, no colon needed (qmail-smtpd's rule). The
+    header ends at the first empty line. At most a short beginning of an unfinished line is kept.
+    """
+
+    __slots__ = ("_partial", "_skipping", "ended", "has_date", "has_message_id", "hops")
+
+    def __init__(self) -> None:
+        self._partial = b"\n"  # a line end, then the beginning of the line that is not finished yet
+        self._skipping = False
+        self.ended = False
+        """The empty line has come."""
+        self.hops = 0
+        self.has_date = False
+        self.has_message_id = False
+
+    def feed(self, block: bytes) -> None:
+        """Look at the next block; costs nothing once the header has ended."""
+        if self.ended or not block:
+            return
+        if self._skipping:
+            start = block.find(b"\n")
+            if start < 0:
+                return
+            self._skipping = False
+            text = block[start:]
+        else:
+            text = self._partial + block
+        end = text.find(b"\n\n")
+        if end >= 0:
+            self.ended = True
+            self._read(text[: end + 1])
+            return
+        last = text.rfind(b"\n")
+        self._partial = text[last:]
+        self._read(text[:last])
+        if len(self._partial) > _PREFIX:
+            self._read(self._partial[:_PREFIX])
+            self._partial = b""
+            self._skipping = True
+
+    def finish(self) -> None:
+        """The content has ended, in its header perhaps: look at the unfinished line too."""
+        if not self.ended:
+            self._read(self._partial)
+            self._partial = b""
+
+    def _read(self, lines: bytes) -> None:
+        """`lines`: each begins with its LF, none is empty."""
+        lines = lines.lower()
+        self.hops += lines.count(b"\nreceived") + lines.count(b"\ndelivered")
+        if not self.has_date:
+            self.has_date = b"\ndate" in lines and _DATE.search(lines) is not None
+        if not self.has_message_id:
+            self.has_message_id = b"\nmessage-id" in lines and _MESSAGE_ID.search(lines) is not None
+
+
+@lru_cache(maxsize=8)
+def date(seconds: int) -> bytes:
+    """RFC 5322 section 3.3 date in qmail's form, b"22 Nov 2026 13:03:55 -0000"; `seconds` since 1970 (UTC)."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    clock = (moment.hour, moment.minute, moment.second)
+    return b"%d %s %d %02d:%02d:%02d -0000" % (moment.day, _MONTHS[moment.month - 1], moment.year, *clock)
+
+
+def received(*, helo: bytes, ip: bytes, me: bytes, protocol: bytes, seconds: int, tls: bytes = b"") -> bytes:
+    """A Received field, RFC 5321 section 4.4, with its last LF; bytes that could break it are shown as ?.
+
+    `helo` is what the client called itself (b"" before any HELO), `ip` its address as text, `protocol` a word that
+    `protocol_word` gives, `tls` version and cipher, b"" without TLS.
+    """
+    client = _name(helo) or b"unknown"
+    address = _name(ip)
+    if b":" in address:
+        address = b"IPv6:" + address
+    secured = b" (%s)" % b" ".join(_name(word) for word in tls.split()) if tls else b""
+    parts = (client, address, _name(me), protocol, secured, date(seconds))
+    return b"Received: from %s ([%s])\n  by %s with %s%s;\n  %s\n" % parts
+
+
+def protocol_word(*, extended: bool, secured: bool, authenticated: bool, utf8: bool) -> bytes:
+    """The registered word for "with": RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3."""
+    if not extended:
+        return b"SMTP"
+    return (b"UTF8SMTP" if utf8 else b"ESMTP") + (b"S" if secured else b"") + (b"A" if authenticated else b"")
+
+
+def _name(text: bytes) -> bytes:
+    return text[:_LONGEST_NAME].translate(_MASK)
