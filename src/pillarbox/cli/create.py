@@ -1,0 +1,185 @@
+"""Makes a home, or what is missing of one. Asks nothing, changes nothing that is there, says each thing it made.
+
+The rule that must stay true: control/me is written last. A home without it is not finished, and killed at any moment
+`create` finishes it the next time; in a home with it nobody's locals or rcpthosts are invented.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pillarbox.address import is_domain
+from pillarbox.cli.layout import PLACES, ROLE_USER, Place, User, caller, role_user, unreachable
+from pillarbox.status import Failure, Status
+
+PERMANENT = Status(5, 3, 5)
+SERVICE_PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
+PLAIN_USER_OFFSET = {"smtp": 2500, "submission": 2000, "submissions": 2000, "pop3": 2000, "pop3s": 2000}
+USERADD = (
+    "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+    "--shell", "/usr/sbin/nologin", "--comment", "Pillarbox mail server", ROLE_USER,
+)  # fmt: skip
+
+
+class CannotCreate(Failure):
+    """The home cannot be made; the text says what stands in the way and what to do."""
+
+    status = PERMANENT
+
+
+def create(home: Path, me: str | None = None, *, standard_ports: bool = False) -> list[str]:
+    """Make what is missing of `home`; returns a line for each thing made, none when all was there.
+
+    `me` is the host's full name for a new home (default: what the system says) and is refused when it contradicts the
+    one there. `standard_ports`: listen on 25, 587, ... of all addresses, not on unprivileged ones of 127.0.0.1. As root
+    the system user of the roles is made too. Raises CannotCreate."""
+    try:
+        return list(_steps(home, _host(home, me), standard_ports))
+    except OSError as problem:
+        raise CannotCreate(
+            f"{problem.filename or home}: {problem.strerror}; let the user {caller().name} write there, "
+            "or say another --home"
+        ) from problem
+
+
+def _steps(home: Path, me: str, standard_ports: bool) -> Iterator[str]:
+    if os.getuid() == 0:
+        yield from _role_user_line()
+    user = role_user()
+    _refuse_unreachable(home, user)
+    if not home.is_dir():
+        _make_directory(home, 0o755, None)
+    _refuse_unreachable(home, user)
+    made = [f"{place.name}/" for place in PLACES if _made(home / place.name, place, user)]
+    if made:
+        yield f"created {home} with {' '.join(made)}"
+    yield from _tls(home, me, user)
+    yield from _control(home / "control", me, standard_ports)
+
+
+def _host(home: Path, me: str | None) -> str:
+    """The host's name: as control/me has it, as asked, or as the system says."""
+    file = home / "control" / "me"
+    written = file.read_text("ascii", "replace").partition("\n")[0].strip() if file.exists() else ""
+    if me is None:
+        return written or _nodename()
+    if not is_domain(me.encode("ascii", "replace")):
+        raise CannotCreate(f"--me: not a host name: {me!r}; say the full name of this machine, like mail.example.org")
+    if written and written.lower() != me.lower():
+        raise CannotCreate(f"{file} says {written!r}, not {me!r}; change the file, or leave --me out")
+    return written or me
+
+
+def _nodename() -> str:
+    """What the system is called, when mail can be addressed to that."""
+    name = os.uname().nodename
+    return name if is_domain(name.encode("ascii", "replace")) and name != "localhost" else "localhost.localdomain"
+
+
+def _refuse_unreachable(home: Path, user: User) -> None:
+    closed = unreachable(home, user)
+    if closed is not None:
+        raise CannotCreate(
+            f"{home}: the user {user.name} of the server cannot enter {closed}; "
+            f"say another --home, or: chmod o+x {closed}"
+        )
+
+
+def _role_user_line() -> Iterator[str]:
+    try:
+        pwd.getpwnam(ROLE_USER)
+        return
+    except KeyError:
+        pass
+    by_hand = " ".join(USERADD[:-3]) + f" {ROLE_USER}"
+    program = shutil.which(USERADD[0], path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if program is None:
+        raise CannotCreate(f"the server needs a system user {ROLE_USER}, and useradd is not here; make that user")
+    done = subprocess.run([program, *USERADD[1:]], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise CannotCreate(f"cannot make the system user {ROLE_USER}: {reason}; do it by hand: {by_hand}")
+    yield f"created the system user {ROLE_USER}: the server runs as that user"
+
+
+def _made(directory: Path, place: Place, user: User) -> bool:
+    """Make one place of the home unless it is there. A place of the roles that is root's was left by a start that was
+    killed before the chown: that is finished."""
+    owner = user if place.roles and os.getuid() == 0 else None
+    if directory.is_dir():
+        if owner is not None and directory.stat().st_uid == 0:
+            os.chown(directory, owner.uid, owner.gid)
+        return False
+    _make_directory(directory, place.mode, owner)
+    return True
+
+
+def _make_directory(directory: Path, mode: int, owner: User | None) -> None:
+    """With its missing parents, and with exactly this mode whatever the umask."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700)
+    if owner is not None:
+        os.chown(directory, owner.uid, owner.gid)
+    directory.chmod(mode)
+
+
+def _tls(home: Path, me: str, user: User) -> Iterator[str]:
+    """A certificate of our own, unless control/tlscert says it is elsewhere or there is one. A key that lies there
+    alone, put there or left by a start that was killed, gets its certificate."""
+    certificate, key = home / "tls" / "cert.pem", home / "tls" / "key.pem"
+    if certificate.exists() or any((home / "control" / name).exists() for name in ("tlscert", "tlskey")):
+        return
+    from pillarbox.cli.certificate import new_key, self_signed
+
+    if not key.exists():
+        _put(key, new_key(), 0o640 if os.getuid() == 0 else 0o600, gid=user.gid)
+    try:
+        _put(certificate, self_signed(key.read_bytes(), me, datetime.now(UTC)), 0o644)
+    except (ValueError, TypeError) as problem:
+        raise CannotCreate(f"{key}: no usable private key; remove it, and a new one is made") from problem
+    yield f"created tls/cert.pem and tls/key.pem: a self-signed certificate for {me} and localhost"
+
+
+def _control(control: Path, me: str, standard_ports: bool) -> Iterator[str]:
+    fresh = not (control / "me").exists()
+    adopted = not fresh and not (control / "listen").exists()
+    texts = {"listen": _listen(standard_ports)}
+    if fresh:
+        texts = {"locals": "localhost\n", "rcpthosts": "localhost\n", **texts}
+    if adopted:
+        texts["bounceformat"] = "qsbmf\n"  # somebody's qmail: programs there read qmail's bounces
+    for name, text in texts.items():
+        if not (control / name).exists():
+            _put(control / name, text.encode("ascii"))
+            yield f"created control/{name}: {', '.join(text.splitlines())}"
+    if fresh:
+        _put(control / "me", f"{me}\n".encode("ascii"))
+        yield f"created control/me: {me}"
+
+
+def _listen(standard_ports: bool) -> str:
+    if not standard_ports:
+        return "".join(f"{name} 127.0.0.1:{port + PLAIN_USER_OFFSET[name]}\n" for name, port in SERVICE_PORTS.items())
+    addresses = ["0.0.0.0", "[::]"] if Path("/proc/net/if_inet6").exists() else ["0.0.0.0"]
+    return "".join(f"{name} {at}:{port}\n" for name, port in SERVICE_PORTS.items() for at in addresses)
+
+
+def _put(file: Path, octets: bytes, mode: int = 0o644, *, gid: int = -1) -> None:
+    """A file that has its name only when it is whole and on disk, and is never readable by more than `mode` says."""
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        if os.getuid() == 0:
+            os.fchown(descriptor, -1, gid)
+        os.fchmod(descriptor, mode)
+        stream.write(octets)
+        stream.flush()
+        os.fsync(descriptor)
+    os.replace(fresh, file)

@@ -1,0 +1,98 @@
+"""What a home is made of: every directory, whose it is, and who may look into it. `init` makes it so, `check` compares.
+
+Root keeps what roles only read (control, users, tls) and what it works in itself (mail, run): a role that was broken
+into can then leave no trap there for the next command that root runs.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.status import Failure, Status
+
+ROLE_USER = "pillarbox"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the system, by name and numbers."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory of the home. `roles`: it belongs to the user the roles run as, not to whoever runs `init`."""
+
+    name: str
+    mode: int
+    purpose: str
+    roles: bool = False
+
+
+PLACES = (
+    Place("control", 0o755, "settings, one file each"),
+    Place("users", 0o755, "who owns which address, and the password records"),
+    Place("alias", 0o755, "addresses that no user owns", roles=True),
+    Place("mail", 0o711, "the accounts' mailboxes"),
+    Place("queue", 0o700, "messages on their way", roles=True),
+    Place("run", 0o755, "the lock and the sockets of a running server"),
+    Place("tls", 0o755, "certificate and key"),
+)
+
+
+def caller() -> User:
+    """Who runs this process."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())  # containers run as users that no passwd file knows
+    return User(name, os.getuid(), os.getgid())
+
+
+def role_user() -> User:
+    """Whom the roles run as and mailboxes belong to: the caller, or the user `pillarbox` when he is root. Raises
+    Failure when there is no such user."""
+    if os.getuid() != 0:
+        return caller()
+    try:
+        entry = pwd.getpwnam(ROLE_USER)
+    except KeyError:
+        raise Failure(
+            f"there is no user {ROLE_USER} for the server to run as; run: pillarbox init", Status(5, 3, 5)
+        ) from None
+    if entry.pw_uid == 0:
+        raise Failure(f"the user {ROLE_USER} is root; the server needs one without rights", Status(5, 3, 5))
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def unreachable(directory: Path, user: User) -> Path | None:
+    """The first directory on the way to `directory`, or itself, that `user` may not enter; None when he can. Asks the
+    kernel, as that user, in a child process; only root can ask for somebody else."""
+    ways = [*reversed(directory.parents), directory]
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setresgid(user.gid, user.gid, user.gid)
+                os.setresuid(user.uid, user.uid, user.uid)
+            closed = (at for at, way in enumerate(ways) if way.exists() and not os.access(way, os.X_OK))
+            os._exit(next(closed, 255))
+        finally:
+            os._exit(254)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 254 or status < 0:
+        raise Failure(f"cannot become the user {user.name}: this process may not change users", Status(5, 3, 5))
+    return None if status == 255 else ways[status]
+
+
+def mode(facts: os.stat_result) -> int:
+    """The permission bits."""
+    return stat.S_IMODE(facts.st_mode)
