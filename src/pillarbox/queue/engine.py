@@ -7,8 +7,8 @@ Nothing above this file knows which engine runs. The rules that must stay true, 
 - a pair of id and incarnation never comes twice, not even from a queue that was lost and made anew;
 - a mark is in the queue with everything else of its commit, or not at all; to mark twice is to mark once.
 
-An engine belongs to one thread of one process. It takes no notice of the clock: times are arguments, in whole seconds
-since 1970 (qmail's birth and retry times). Addresses and reasons are bytes.
+An engine belongs to one thread of one process. Times are arguments, in whole seconds since 1970 (qmail's birth and
+retry times). Addresses and reasons are bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Draft:
     uid: int
     pid: int
     size: int
-    body: bytes | None
+    body: bytes | bytearray | None
     spool: str | None = None
 
 
@@ -79,7 +79,6 @@ class Message:
 
     id: int
     incarnation: bytes
-    key: bytes
     born: int
     sender: bytes
     size: int
@@ -145,7 +144,7 @@ class SpoolFile(Protocol):
     name: str
     size: int
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | bytearray | memoryview) -> None:
         """Append. Raises QueueFull (nothing is left behind) or SystemTrouble."""
 
     def sync(self) -> None:
@@ -188,13 +187,13 @@ class Engine(Protocol):
         """One message with all its recipients."""
 
     def retry(self, messages: Iterable[int], now: int) -> list[int]:
-        """Make everything in these messages that is not done due now, held or not. Returns those that there are."""
+        """Make everything in these messages that is not done due now, held or not. Returns those it changed."""
 
     def hold(self, messages: Iterable[int], reason: bytes) -> list[int]:
-        """Hold everything in these messages that waits. Returns those that there are."""
+        """Hold everything in these messages that waits. Returns those it changed."""
 
     def release(self, messages: Iterable[int], now: int) -> list[int]:
-        """Make everything in these messages that is held due now. Returns those that there are."""
+        """Make everything in these messages that is held due now. Returns those it changed."""
 
     def remove(self, messages: Iterable[int]) -> list[int]:
         """End these messages, whatever they wait for. Returns those that there were."""
