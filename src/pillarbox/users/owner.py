@@ -1,0 +1,202 @@
+"""Whose is this local part? The one resolver: qmail-lspawn's users/cdb, then qmail-getpw's rule, then alias.
+
+Owner is not mailbox: `joe-lists` is owner joe, extension lists. Two named rules: for delivery the longest existing
+user with a good home, else alias; for a login the first existing user decides.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pillarbox.status import Failure
+from pillarbox.users import cdb, system
+
+ALIAS = b"alias"
+BREAK = b"-"
+_LONGEST_USER = 31  # qmail-getpw: GETPW_USERLEN
+_LONGEST_NAME = 255
+_CACHED = 4096
+_LONGEST_LOCAL = 1000
+
+
+class CannotResolve(Failure):
+    """users/cdb, a home or alias/ cannot be read just now: temporary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a delivery runs as, and which part of the local part is his extension: qmail-local's arguments."""
+
+    user: bytes
+    uid: int
+    gid: int
+    home: bytes
+    dash: bytes
+    ext: bytes
+
+
+class _Assignments:
+    """users/cdb, with the answers of the present table remembered."""
+
+    def __init__(self, file: Path) -> None:
+        self._reader = cdb.Reader(file)
+        self._table: cdb.Lookup | None = None
+        self._ends = b""
+        self._found: dict[bytes, Owner | None] = {}
+
+    def find(self, local: bytes) -> Owner | None:
+        """The owner that users/cdb names for a local part, in whatever case. Raises CannotResolve."""
+        try:
+            table = self._reader.current()
+            if table is not self._table:
+                self._take(table)
+            if table is None or local in self._found:
+                return self._found.get(local)
+            owner = self._look_up(table, local)
+        except OSError as problem:
+            raise CannotResolve(f"cannot read users/cdb: {problem.strerror or problem}") from None
+        if len(self._found) >= _CACHED:
+            self._found.clear()
+        self._found[local] = owner
+        return owner
+
+    def _take(self, table: cdb.Lookup | None) -> None:
+        self._table = None
+        self._found.clear()
+        ends = table.get(b"") if table is not None else b""
+        if ends is None:
+            raise CannotResolve("users/cdb has no wildcard record; rebuild it with qmail-newu")
+        self._table, self._ends = table, ends
+
+    def _look_up(self, table: cdb.Lookup, local: bytes) -> Owner | None:
+        name = local.lower()
+        record = table.get(b"!" + name + b"\0")
+        if record is not None:
+            return _owner(record)
+        for end in range(len(name), -1, -1):
+            if end and name[end - 1] not in self._ends:
+                continue
+            record = table.get(b"!" + name[:end])
+            if record is not None:
+                owner = _owner(record)
+                return replace(owner, ext=owner.ext + local[end:])
+        return None
+
+
+class Owners:
+    """The resolver over one home (DIR of `serve`). Methods block on files and the password database."""
+
+    def __init__(self, home: Path, *, alias: bytes = ALIAS) -> None:
+        self._home = home
+        self._alias = alias
+        self._assignments = _Assignments(home / "users" / "cdb")
+
+    def for_delivery(self, local: bytes) -> Owner:
+        """Who gets mail for a local part (any case); in the last resort alias. Raises Failure (4.3.0)."""
+        if len(local) > _LONGEST_LOCAL or b"\0" in local:
+            return self._alias_for(local)
+        return self._assignments.find(local) or _from_passwd(local) or self._alias_for(local)
+
+    def for_login(self, local: bytes) -> Owner | None:
+        """Whose mailbox a login name means: the first existing user of joe-foo-bar, joe-foo, joe is final, whatever
+        becomes of the rest (maildirpop3d). None when there is no such user; never alias, never root. Raises Failure."""
+        if len(local) > _LONGEST_LOCAL or b"\0" in local:
+            return None
+        assigned = self._assignments.find(local)
+        if assigned is not None and assigned.user != self._alias:
+            return assigned if assigned.uid else None
+        for name, dash, ext in _splits(local):
+            entry = system.find(name)
+            if entry is not None:
+                barred = entry.pw_uid == 0 or name == self._alias
+                return None if barred else Owner(name, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir), dash, ext)
+        return None
+
+    def known(self, local: bytes) -> bool:
+        """Is there an owner for mail to this local part, alias counting only where alias/ catches it? An extension of
+        a user is taken without a look into his home, as qmail does. Raises Failure (4.3.0)."""
+        owner = self.for_delivery(local)
+        return owner.user != self._alias or _catches(owner)
+
+    def _alias_for(self, local: bytes) -> Owner:
+        entry = system.find(self._alias)
+        if entry is not None:
+            return Owner(self._alias, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir), BREAK, local)
+        home = os.fsencode(self._home / "alias")
+        return Owner(self._alias, os.geteuid(), os.getegid(), home, BREAK, local)
+
+
+def _from_passwd(local: bytes) -> Owner | None:
+    """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
+    for name, dash, ext in _splits(local):
+        entry = system.find(name)
+        if entry is None or entry.pw_uid == 0:
+            continue
+        home = os.fsencode(entry.pw_dir)
+        if _owned(home, entry.pw_uid):
+            return Owner(name, entry.pw_uid, entry.pw_gid, home, dash, ext)
+    return None
+
+
+def _splits(local: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(user name in lower case, dash, extension) for every way to cut at a dash, the longest name first."""
+    name = local.lower()
+    end = len(name)
+    while end > 0:
+        if end <= _LONGEST_USER:
+            cut = end < len(name)
+            yield name[:end], BREAK if cut else b"", local[end + 1 :] if cut else b""
+        end = name.rfind(BREAK, 0, end)
+
+
+def _owned(home: bytes, uid: int) -> bool:
+    try:
+        return os.stat(home).st_uid == uid
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except OSError as problem:
+        raise CannotResolve(f"cannot look at a home directory: {problem.strerror}") from None
+
+
+def dotqmail_names(dash: bytes, ext: bytes) -> Iterator[bytes]:
+    """The names a dot-qmail file may have for an extension, in dot-qmail(5)'s order: for a.b-c these are .qmail-a:b-c,
+    .qmail-a:b-default, .qmail-default. They may be too long for a file name or hold a slash."""
+    safe = ext.lower().replace(b".", b":")
+    prefix = b".qmail" + dash
+    yield prefix + safe
+    end = len(safe)
+    while end >= 0:
+        cut = safe.rfind(BREAK, 0, end) + 1
+        yield prefix + safe[:cut] + b"default"
+        end = cut - 1
+
+
+def _catches(owner: Owner) -> bool:
+    """Whether alias has a dot-qmail file for the address. A file nobody may read counts: delivery will say so."""
+    if not owner.dash:
+        return True
+    for name in dotqmail_names(owner.dash, owner.ext):
+        possible = len(name) <= _LONGEST_NAME and b"/" not in name and b"\0" not in name
+        if possible and _regular(owner.home + b"/" + name):
+            return True
+    return False
+
+
+def _regular(file: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(file).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as problem:
+        raise CannotResolve(f"cannot look into the alias directory: {problem.strerror}") from None
+
+
+def _owner(record: bytes) -> Owner:
+    parts = record.split(b"\0")
+    if len(parts) < 7 or not (parts[1].isdigit() and parts[2].isdigit()):
+        raise CannotResolve("users/cdb holds a damaged record; rebuild it with qmail-newu")
+    return Owner(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5])
