@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -104,6 +106,59 @@ def account_password(home: str | None, address: str, password_stdin: bool) -> in
     from pillarbox.cli import account
 
     return account.password(_where(home), address, stdin=password_stdin)
+
+
+@cli.group("queue")
+def queue_group() -> None:
+    """Messages on their way: list, show, retry, remove."""
+
+
+def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
+    """What every queue command takes."""
+    for option in (
+        _home,
+        click.option(
+            "--from", "sender", metavar="ADDRESS", help="Messages from ADDRESS or its domain; <> for bounces."
+        ),
+        click.option("--to", metavar="DOMAIN", help="Recipients at DOMAIN, or one address."),
+        click.argument("ids", metavar="[ID]...", nargs=-1, type=int),
+    ):
+        command = option(command)
+    return command
+
+
+def _queue(verb: str, home: str | None, ids: tuple[int, ...], to: str | None, sender: str | None) -> int:
+    from pillarbox.cli.queue import queue
+
+    return queue(_where(home), verb, ids, to, sender)
+
+
+@queue_group.command("list")
+@_queue_options
+def queue_list(**chosen: Any) -> int:
+    """Show what is in the queue."""
+    return _queue("list", **chosen)
+
+
+@queue_group.command("show")
+@_queue_options
+def queue_show(**chosen: Any) -> int:
+    """Show messages with every recipient, and why each waits."""
+    return _queue("show", **chosen)
+
+
+@queue_group.command("retry")
+@_queue_options
+def queue_retry(**chosen: Any) -> int:
+    """Try messages again now, held ones too."""
+    return _queue("retry", **chosen)
+
+
+@queue_group.command("remove")
+@_queue_options
+def queue_remove(**chosen: Any) -> int:
+    """Forget messages, without a bounce; with --to only those recipients."""
+    return _queue("remove", **chosen)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False)
