@@ -1,0 +1,134 @@
+"""`pillarbox serve`: make what is missing, take the ports, give up all rights, and run the roles in the foreground.
+
+Everything that can be wrong with a set-up is found before the first role starts, and is one line with its remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from pathlib import Path
+
+from pillarbox.cli.create import create, first_account
+from pillarbox.cli.home import LOCK, Lock
+from pillarbox.cli.layout import User, caller, role_user, unreachable
+from pillarbox.cli.notify import tell_systemd
+from pillarbox.cli.welcome import welcome
+from pillarbox.control.table import Complaint, Listener, Settings, read
+from pillarbox.net import listening
+from pillarbox.roles import auth, owner, pop3d, queue, smtpd, users
+from pillarbox.roles.house import House
+from pillarbox.roles.log import Log
+from pillarbox.roles.process import become, raise_descriptor_limit
+from pillarbox.roles.supervisor import Supervisor
+from pillarbox.status import Failure, Status
+
+PUBLIC = "run/queue"
+PERMANENT = Status(5, 3, 5)
+
+
+class CannotServe(Failure):
+    """The set-up is not fit to serve; the text says what to do."""
+
+    status = PERMANENT
+
+
+def serve(home: Path) -> int:
+    """Serve from `home` until SIGTERM or SIGINT; the exit status. Raises Failure before anything is served."""
+    for line in create(home):
+        print(line, flush=True)
+    lock = Lock(home)
+    lock.take()
+    user = role_user()
+    settings = _settings(home)
+    house = House(home, settings, _bound(settings))
+    house.read_certificates()
+    _refuse_unusable(home, user)
+    login, password = first_account(home)
+    house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
+    house.public = listening.unix(home / PUBLIC, 0o600)
+    raise_descriptor_limit()
+    if os.getuid() == 0:
+        become(user.uid, user.gid)
+    os.umask(0o077)
+    log = Log("supervisor", settings.logformat == "json")
+
+    def announce() -> None:
+        bound = [listener for listener, _sock in house.listening]
+        lines = [f"listening {listener}" for listener in bound] + ["ready"]
+        print("\n".join([*lines, *welcome(home, settings, bound, login, password)]), flush=True)
+        tell_systemd("READY=1")
+
+    status = Supervisor(house, _roles(), log, announce).run()
+    lock.release()
+    return status
+
+
+def _roles() -> list[tuple[str, object, int]]:
+    cores = len(os.sched_getaffinity(0))
+    return [
+        ("queue", queue.run, 1),
+        ("owner", owner.run, 1),
+        ("users", users.run, 1),
+        ("auth", auth.run, 1),
+        ("smtpd", smtpd.run, cores),
+        ("pop3d", pop3d.run, 1),
+    ]
+
+
+def _settings(home: Path, *, quiet: bool = False) -> Settings:
+    """The control files. What is odd in qmail's own is said and served; what is wrong in ours is refused."""
+    settings, complaints = read(home / "control")
+    fatal = [complaint for complaint in complaints if complaint.fatal]
+    if not quiet:
+        for complaint in complaints:
+            if not complaint.fatal:
+                print(f"pillarbox: warning: {complaint}", file=sys.stderr, flush=True)
+    if fatal:
+        raise CannotServe("; ".join(_refusal(home, complaint) for complaint in fatal))
+    return settings
+
+
+def _refusal(home: Path, complaint: Complaint) -> str:
+    return f"{home}/{complaint}"
+
+
+def _bound(settings: Settings) -> list[tuple[Listener, socket.socket]]:
+    """All of control/listen, with the ports the system chose where the file says 0."""
+    if not settings.listen:
+        raise CannotServe("control/listen: names no listener: write a line such as: smtp 127.0.0.1:2525")
+    bound = []
+    for listener in settings.listen:
+        try:
+            sock = listening.tcp(listener.address, listener.port)
+        except OSError as problem:
+            raise CannotServe(_no_port(listener, problem), Status(4, 3, 0)) from None
+        bound.append((Listener(listener.service, listener.address, sock.getsockname()[1]), sock))
+    return bound
+
+
+def _no_port(listener: Listener, problem: OSError) -> str:
+    if problem.errno == errno.EADDRINUSE:
+        remedy = "stop the program that has it, or choose another port"
+    elif problem.errno == errno.EACCES:
+        remedy = "start as root, or choose a port above 1023"
+    else:
+        remedy = "choose an address of this machine"
+    return f"control/listen: {listener}: {problem.strerror}: {remedy}"
+
+
+def _refuse_unusable(home: Path, user: User) -> None:
+    """Directories that the roles must write, asked of the kernel as their user."""
+    closed = unreachable(home / "queue", user)
+    if closed is not None:
+        raise CannotServe(
+            f"{closed}: the user {user.name} of the server cannot enter it: chmod or chown it, or another --home"
+        )
+    for name in ("queue", "mail"):
+        facts = (home / name).stat()
+        if name == "queue" and facts.st_uid != user.uid:
+            raise CannotServe(
+                f"{home}/queue: belongs to uid {facts.st_uid}, not to {user.name}: chown -R {user.name} {home}/queue"
+            )

@@ -1,0 +1,77 @@
+"""The certificates of control/tlscert, control/tlskey and tls/NAME.pem, read by the supervisor alone and handed to
+the network roles as sealed memfds: they can be used there, not changed, and no path leads to the key."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import ssl
+from pathlib import Path
+
+from pillarbox.net import tls
+from pillarbox.status import Failure
+
+LIMIT = 1 << 20  # octets of one file
+AT_ONCE = 200  # certificates handed on; a frame carries no more descriptors
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class BadCertificate(Failure):
+    """A certificate or key that cannot serve."""
+
+
+def files(home: Path, tlscert: str, tlskey: str) -> dict[str, tuple[Path, ...]]:
+    """Name ("" for the default) -> the files that make its PEM. A default that is not there is left out."""
+    certificate, key = home / tlscert, home / tlskey
+    found: dict[str, tuple[Path, ...]] = {}
+    if certificate.exists() or key.exists():
+        found[""] = (key, certificate)
+    for file in sorted((home / "tls").glob("*.pem")):
+        if file not in (certificate, key):
+            found[file.stem] = (file,)
+    return found
+
+
+def marks(home: Path, tlscert: str, tlskey: str) -> dict[Path, tuple[int, int, int]]:
+    """What shows that a file was renewed: inode, size, mtime in ns."""
+    seen = {}
+    for several in files(home, tlscert, tlskey).values():
+        for file in several:
+            if file.exists():
+                facts = file.stat()
+                seen[file] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return seen
+
+
+def read(home: Path, tlscert: str, tlskey: str) -> dict[str, int]:
+    """Name -> sealed memfd with key and chain. Raises BadCertificate: one line with file and remedy."""
+    certificates = {}
+    for name, several in files(home, tlscert, tlskey).items():
+        certificates[name] = _sealed(b"".join(_octets(file) for file in several))
+        try:
+            tls.contexts({"": certificates[name]})
+        except ssl.SSLError as problem:
+            raise BadCertificate(_line(several, problem)) from None
+    return certificates
+
+
+def _octets(file: Path) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(LIMIT) + b"\n"
+    except OSError as problem:
+        raise BadCertificate(f"{file}: {problem.strerror}: let this server read it, or make a new one") from None
+
+
+def _line(several: tuple[Path, ...], problem: ssl.SSLError) -> str:
+    key, certificate = several[0], several[-1]
+    if problem.reason == "KEY_VALUES_MISMATCH":
+        return f"{certificate}: does not match the key in {key}: install the pair that belongs together"
+    return f"{certificate}: no usable certificate and key: {problem.reason}: install a PEM certificate and its key"
+
+
+def _sealed(octets: bytes) -> int:
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(descriptor, octets)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor

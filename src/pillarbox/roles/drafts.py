@@ -1,0 +1,166 @@
+"""smtpd's side of the queue: small messages go in one frame, large ones in blocks with credit, and a commit whose
+outcome got lost is asked for again by the draft's key when the queue is back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from pillarbox.envelope import Envelope
+from pillarbox.queue.engine import KEY_OCTETS
+from pillarbox.roles.conversation import PENDING
+from pillarbox.roles.link import Frame, Link, refusal
+from pillarbox.roles.looplink import Questions
+from pillarbox.roles.verbs import Verb
+from pillarbox.sessions.effects import Committed
+from pillarbox.status import Refusal, Status
+
+SMALL = 64 << 10  # octets up to which a message waits here and leaves in one frame
+CREDIT = 256 << 10  # octets of blocks on their way before the queue must say TAKEN
+LOST_PATIENCE = 30.0  # seconds until a commit of unknown outcome is answered 451
+AWAY = Refusal(Status(4, 3, 0), "queue not available, try again later")
+
+Done = Callable[[Any], None]
+
+
+class QueueLink:
+    """The queue as the drafts of this process see it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.questions = Questions(unasked=self._said)
+        self._refuses: Refusal | None = AWAY
+        self._unknown: dict[bytes, Done] = {}
+
+    def attach(self, link: Link) -> None:
+        """A new queue role is there: ask it about every commit whose outcome is unknown."""
+        self.questions.attach(self._loop, link)
+        self._refuses = None
+        for key, done in list(self._unknown.items()):
+            self.questions.ask(self._recalled(key, done), Verb.ASK, key)
+
+    @property
+    def refuses(self) -> Refusal | None:
+        """Why no draft can be opened now; None when it can."""
+        return self._refuses if self.questions.present else AWAY
+
+    def _said(self, frame: Frame) -> None:
+        if frame.verb is Verb.ACCEPTING:
+            self._refuses = refusal(frame.fields) if frame.fields else None
+
+    def unknown(self, key: bytes, done: Done) -> None:
+        """The queue went away with this commit: `done` gets Committed or a Refusal when it is back."""
+        self._unknown[key] = done
+        self._loop.call_later(LOST_PATIENCE, self._settle, key, AWAY)
+
+    def _recalled(self, key: bytes, done: Done) -> Callable[[Frame | None], None]:
+        def answered(frame: Frame | None) -> None:
+            if frame is not None:  # else it went away again: the key stays, the next one is asked
+                self._settle(key, Committed(frame.fields[0]) if frame.verb is Verb.COMMITTED else AWAY)
+
+        return answered
+
+    def _settle(self, key: bytes, result: Any) -> None:
+        done = self._unknown.pop(key, None)
+        if done is not None:
+            done(result)
+
+
+class Draft:
+    """The one open draft of a session. `resumer` gives what takes a result that had to wait."""
+
+    __slots__ = ("_blocks", "_credit", "_gone", "_key", "_queue", "_resumer", "_size", "_tag", "_waiting")
+
+    def __init__(self, queue: QueueLink, resumer: Callable[[], Done]) -> None:
+        self._queue, self._resumer = queue, resumer
+        self._forget()
+
+    def _forget(self) -> None:
+        self._key = b""
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._tag = 0  # not 0: the queue knows of it
+        self._credit = CREDIT
+        self._gone: Refusal | None = None
+        self._waiting: Done | None = None
+
+    def open(self) -> Refusal | None:
+        """Begin a draft, unless the queue takes none."""
+        self.abort()
+        if refused := self._queue.refuses:
+            return refused
+        self._key = secrets.token_bytes(KEY_OCTETS)
+        return None
+
+    def write(self, block: bytes) -> Any:
+        """Append; PENDING when the queue has to catch up."""
+        if self._gone is not None:
+            return self._gone
+        self._blocks.append(block)
+        self._size += len(block)
+        if self._size <= SMALL:
+            return None
+        self._send_blocks()
+        if self._credit > 0:
+            return None
+        self._waiting = self._resumer()
+        return PENDING
+
+    def _send_blocks(self) -> None:
+        questions = self._queue.questions
+        if not self._tag:
+            self._tag = questions.tag()
+            questions.expect(self._tag, self._heard)
+            questions.say(self._tag, Verb.START, self._key)
+        octets = b"".join(self._blocks)
+        self._blocks = []
+        self._credit -= len(octets)
+        for start in range(0, len(octets), SMALL):
+            questions.say(self._tag, Verb.BLOCK, octets[start : start + SMALL])
+
+    def _heard(self, frame: Frame | None) -> None:
+        """Of a large draft that is not yet to be committed: credit, or its end."""
+        if frame is not None and frame.verb is Verb.TAKEN:
+            self._credit += int(frame.fields[0])
+            self._queue.questions.expect(self._tag, self._heard)
+        else:
+            self._gone = AWAY if frame is None else refusal(frame.fields)
+        if self._waiting is not None and (self._gone or self._credit > 0):
+            resume, self._waiting = self._waiting, None
+            resume(self._gone)
+
+    def commit(self, envelope: Envelope) -> Any:
+        """Send what is left and wait for the queue's word."""
+        if self._gone is not None:
+            return self._gone
+        key, questions = self._key, self._queue.questions
+        if self._tag and self._blocks:
+            self._send_blocks()
+        resume, unknown = self._resumer(), self._queue.unknown
+
+        def answered(frame: Frame | None) -> None:
+            if frame is None:
+                unknown(key, resume)
+            elif frame.verb is Verb.TAKEN:
+                questions.expect(frame.tag, answered)
+            else:
+                resume(Committed(frame.fields[0]) if frame.verb is Verb.COMMITTED else refusal(frame.fields))
+
+        if self._tag:
+            questions.expect(self._tag, answered)
+            questions.say(self._tag, Verb.COMMIT, envelope.sender, *envelope.recipients)
+        else:
+            body = b"".join(self._blocks)
+            questions.ask(answered, Verb.MESSAGE, key, envelope.sender, body, *envelope.recipients)
+        self._forget()
+        return PENDING
+
+    def abort(self) -> None:
+        """Forget an uncommitted draft. A commit under way is not touched: it may have happened."""
+        if self._tag:
+            self._queue.questions.forget(self._tag)
+            self._queue.questions.say(self._tag, Verb.ABORT)
+        if self._key:
+            self._forget()

@@ -1,0 +1,53 @@
+"""What every role knows when it is forked: the home, the settings, its listening sockets, the certificates."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pillarbox.control.table import Listener, Settings, reread
+from pillarbox.roles import certificates
+
+SMTP_SERVICES = ("smtp", "submission", "submissions")
+POP3_SERVICES = ("pop3", "pop3s")
+_SPEAKS = {"smtpd": SMTP_SERVICES, "pop3d": POP3_SERVICES}
+
+
+@dataclass(slots=True)
+class House:
+    """One home and what serves it."""
+
+    home: Path
+    settings: Settings
+    listening: list[tuple[Listener, socket.socket]]
+    certificates: dict[str, int] = field(default_factory=dict)
+    public: socket.socket | None = None  # the queue's public socket, listening in run/
+
+    def listeners(self, role: str) -> list[tuple[Listener, socket.socket]]:
+        """The listening sockets of one role."""
+        return [(listener, sock) for listener, sock in self.listening if listener.service in _SPEAKS.get(role, ())]
+
+    def descriptors(self, role: str) -> set[int]:
+        """The inherited descriptors that this role may keep."""
+        kept = {sock.fileno() for _listener, sock in self.listeners(role)}
+        if role == "queue" and self.public is not None:
+            kept.add(self.public.fileno())
+        return kept
+
+    def reread(self) -> list[str]:
+        """Read the control files again; a file with an error keeps its old value. Returns the complaints as lines."""
+        self.settings, complaints = reread(self.home / "control", self.settings)
+        return [str(complaint) for complaint in complaints]
+
+    def certificate_marks(self) -> dict[Path, tuple[int, int, int]]:
+        """Changes when a certificate file does."""
+        return certificates.marks(self.home, self.settings.tlscert, self.settings.tlskey)
+
+    def read_certificates(self) -> None:
+        """Take the certificates that are on disk now. Raises BadCertificate; then the old ones stay."""
+        fresh = certificates.read(self.home, self.settings.tlscert, self.settings.tlskey)
+        old, self.certificates = self.certificates, fresh
+        for descriptor in old.values():
+            os.close(descriptor)

@@ -1,0 +1,142 @@
+"""The queue role's front: drafts on their way in, until they are ready for the next commit.
+
+The queue copies every body itself: blocks come over the link, and no other process holds a writable descriptor to
+accepted mail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pillarbox.envelope import Envelope
+from pillarbox.queue.engine import KEY_OCTETS, Draft, SpoolFile
+from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.verbs import Verb
+from pillarbox.status import Failure, Refusal, Status, SystemTrouble
+
+OPEN_DRAFTS = 10_000  # large ones under way at once
+TOO_MANY = Refusal(Status(4, 3, 2), "too many messages at once, try again later")
+NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A draft to be in the next commit, and who is told."""
+
+    link: Link
+    tag: int
+    draft: Draft
+    file: SpoolFile | None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """It was not committed: its spool file goes, and whoever waits is told."""
+        if self.file is not None:
+            self.file.discard()
+        self.link.refuse(self.tag, refusal)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A large draft under way: in memory up to the spool limit, then in a spool file."""
+
+    key: bytes
+    blocks: list[bytes] = field(default_factory=list)
+    size: int = 0
+    file: SpoolFile | None = None
+
+
+class Intake:
+    """Drafts of all links. `spool` begins a spool file; bodies over `limit` octets go there."""
+
+    def __init__(self, spool: Callable[[], SpoolFile], limit: int) -> None:
+        self._spool = spool
+        self.limit = limit
+        self._open: dict[tuple[Link, int], _Open] = {}
+        self.waiting: list[Waiting] = []
+        self._ids = (os.getuid(), os.getpid())
+
+    def take(self) -> list[Waiting]:
+        """All drafts that are complete; they are the caller's now."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def hear(self, link: Link, frame: Frame, now: int) -> None:
+        """One frame of smtpd's: MESSAGE, START, BLOCK, COMMIT or ABORT."""
+        try:
+            self._hear(link, frame, now)
+        except Failure as failure:
+            self._drop(link, frame.tag)
+            link.refuse(frame.tag, failure.refusal)
+        except OSError as problem:
+            self._drop(link, frame.tag)
+            link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+    def _hear(self, link: Link, frame: Frame, now: int) -> None:
+        verb, tag = frame.verb, frame.tag
+        if verb is Verb.MESSAGE:
+            key, sender, body, *recipients = frame.fields
+            opened = _Open(key, [body], len(body))
+            if opened.size > self.limit:
+                self._to_file(opened)
+            self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
+        elif verb is Verb.START:
+            if len(self._open) >= OPEN_DRAFTS or len(frame.fields[0]) != KEY_OCTETS:
+                link.refuse(tag, TOO_MANY)
+                return
+            self._open[link, tag] = _Open(frame.fields[0])
+        elif verb is Verb.BLOCK:
+            self._block(link, tag, frame.fields[0])
+        elif verb is Verb.COMMIT:
+            sender, *recipients = frame.fields
+            if (link, tag) in self._open:
+                self._complete(link, tag, self._open.pop((link, tag)), Envelope(sender, tuple(recipients)), now)
+            else:
+                link.refuse(tag, NONSENSE)
+        elif verb is Verb.ABORT:
+            self._drop(link, tag)
+
+    def _block(self, link: Link, tag: int, block: bytes) -> None:
+        opened = self._open.get((link, tag))
+        if opened is None:
+            return  # refused before; blocks that were on their way are thrown away
+        opened.size += len(block)
+        if opened.file is not None:
+            opened.file.write(block)
+        else:
+            opened.blocks.append(block)
+            if opened.size > self.limit:
+                self._to_file(opened)
+        link.send(Verb.TAKEN, tag, b"%d" % len(block))
+
+    def _to_file(self, opened: _Open) -> None:
+        opened.file = self._spool()
+        for block in opened.blocks:
+            opened.file.write(block)
+        opened.blocks = []
+
+    def _complete(self, link: Link, tag: int, opened: _Open, envelope: Envelope, now: int) -> None:
+        uid, pid = self._ids
+        if opened.file is not None:
+            try:
+                opened.file.sync()
+            except (Failure, OSError):
+                opened.file.discard()
+                raise
+            body, spool = None, opened.file.name
+        else:
+            body, spool = b"".join(opened.blocks), None
+        draft = Draft(opened.key, envelope, now, uid, pid, opened.size, body, spool)
+        self.waiting.append(Waiting(link, tag, draft, opened.file))
+
+    def _drop(self, link: Link, tag: int) -> None:
+        opened = self._open.pop((link, tag), None)
+        if opened is not None and opened.file is not None:
+            opened.file.discard()
+
+    def lost(self, link: Link) -> None:
+        """That smtpd is gone: its unfinished drafts go too. Complete ones are committed: it may have told nobody, but
+        their senders will ask again by key."""
+        for opened_link, tag in [at for at in self._open if at[0] is link]:
+            self._drop(opened_link, tag)

@@ -1,0 +1,196 @@
+"""How two roles talk: bounded frames, and descriptors, over one inherited socketpair.
+
+A frame is a header (octets that follow, verb, number of descriptors, tag) and fields, each a length and bytes. The tag
+ties an answer to its question. Descriptors are received in the order they were sent, so each frame finds its own.
+Nothing here blocks: `receive` takes what has come, `flush` sends what fits; loops (asyncio's or a plain selector)
+say when.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pillarbox.roles.verbs import MAY_SAY, Verb
+from pillarbox.status import Refusal, Status
+
+FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
+READ_SIZE = 256 << 10  # octets
+DESCRIPTORS_AT_ONCE = 250  # the kernel takes 253 in one message
+_HEADER = struct.Struct("<IBBI")
+_LENGTH = struct.Struct("<I")
+
+
+class LinkLost(Exception):
+    """The other side is gone, or said what it may not say."""
+
+
+class Frame(NamedTuple):
+    """One thing said: `fields` are bytes as verbs.py lists them; `descriptors` now belong to the receiver."""
+
+    verb: Verb
+    tag: int
+    fields: Sequence[bytes]
+    descriptors: Sequence[int]
+
+
+_VERBS = {int(verb): verb for verb in Verb}
+
+
+class Link:
+    """One end of a socketpair between two roles. `hears` is the closed list of verbs the peer may say."""
+
+    __slots__ = ("_arrived", "_descriptors", "_leaving", "_parting", "_sock", "backlog", "hears")
+
+    def __init__(self, sock: socket.socket, hears: frozenset[Verb]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.hears = hears
+        self._arrived = b""
+        self._descriptors: deque[int] = deque()
+        self._leaving: deque[tuple[bytes, Sequence[int]]] = deque()  # bytes not yet sent, descriptors that ride on them
+        self._parting: list[bytes] = []  # frames without descriptors, joined at the next flush
+        self.backlog = 0
+
+    @classmethod
+    def between(cls, us: str, them: str, sock: socket.socket) -> Link:
+        """Our end of the link from role `us` to role `them`."""
+        return cls(sock, MAY_SAY[(them, us)])
+
+    def fileno(self) -> int:
+        """For selectors and add_reader."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Cut the link; descriptors on it, either way, are closed too."""
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+        while self._leaving:
+            for descriptor in self._leaving.popleft()[1]:
+                os.close(descriptor)
+        self._sock.close()
+
+    # sending
+
+    def send(self, verb: Verb, tag: int, *fields: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Queue one frame; `flush` sends it. The link takes the descriptors over and closes them once they left."""
+        pieces = [b""]
+        total = _HEADER.size - 4
+        for field in fields:
+            pieces.append(_LENGTH.pack(len(field)))
+            pieces.append(field)
+            total += 4 + len(field)
+        assert total <= FRAME_LIMIT
+        pieces[0] = _HEADER.pack(total, verb, len(descriptors), tag)
+        self.backlog += total + 4
+        if descriptors:
+            self._settle()
+            self._leaving.append((b"".join(pieces), descriptors))
+        else:
+            self._parting += pieces
+
+    def refuse(self, tag: int, refusal: Refusal) -> None:
+        """Answer a question with no."""
+        self.send(Verb.REFUSED, tag, str(refusal.status).encode(), refusal.text.encode("ascii", "replace"))
+
+    def _settle(self) -> None:
+        if self._parting:
+            self._leaving.append((b"".join(self._parting), ()))
+            self._parting = []
+
+    def flush(self) -> bool:
+        """Send what the socket takes now. True when nothing is left. Raises LinkLost."""
+        self._settle()
+        while self._leaving:
+            data, descriptors = self._leaving[0]
+            try:
+                sent = self._sock.sendmsg([data], [_rights(descriptors)]) if descriptors else self._sock.send(data)
+            except BlockingIOError:
+                return False
+            except OSError as problem:
+                raise LinkLost(str(problem)) from None
+            self.backlog -= sent
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if sent < len(data):
+                self._leaving[0] = (data[sent:], ())
+            else:
+                self._leaving.popleft()
+        return True
+
+    # receiving
+
+    def receive(self) -> list[Frame]:
+        """All whole frames that have come, at most about READ_SIZE octets of them. Raises LinkLost."""
+        space = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
+        try:
+            data, ancillary, _flags, _ = self._sock.recvmsg(READ_SIZE, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return []
+        except OSError as problem:
+            raise LinkLost(str(problem)) from None
+        for level, kind, rights in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._descriptors.extend(_received(rights))
+        if not data:
+            raise LinkLost("closed")
+        return self._frames(data)
+
+    def _frames(self, data: bytes) -> list[Frame]:
+        buffer = self._arrived + data if self._arrived else data
+        frames = []
+        start, end = 0, len(buffer)
+        while end - start >= _HEADER.size:
+            length, number, riders, tag = _HEADER.unpack_from(buffer, start)
+            if length > FRAME_LIMIT or length < _HEADER.size - 4:
+                raise LinkLost("frame out of bounds")
+            if end - start < length + 4:
+                break
+            verb = _VERBS.get(number)
+            if verb not in self.hears or riders > len(self._descriptors):
+                raise LinkLost(f"may not say {verb!r}")
+            fields = _fields(buffer, start + _HEADER.size, start + length + 4)
+            frames.append(Frame(verb, tag, fields, [self._descriptors.popleft() for _ in range(riders)]))
+            start += length + 4
+        self._arrived = buffer[start:]
+        return frames
+
+
+def _fields(buffer: bytes, start: int, end: int) -> list[bytes]:
+    fields = []
+    unpack = _LENGTH.unpack_from
+    while start < end:
+        if end - start < 4:
+            raise LinkLost("field out of bounds")
+        after = start + 4 + unpack(buffer, start)[0]
+        if after > end:
+            raise LinkLost("field out of bounds")
+        fields.append(buffer[start + 4 : after])
+        start = after
+    return fields
+
+
+def _rights(descriptors: Iterable[int]) -> tuple[int, int, array.array[int]]:
+    return (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+
+
+def _received(rights: bytes) -> list[int]:
+    numbers = array.array("i")
+    numbers.frombytes(rights[: len(rights) - len(rights) % numbers.itemsize])
+    return list(numbers)
+
+
+def refusal(fields: Sequence[bytes]) -> Refusal:
+    """A REFUSED frame's fields as the value they stand for. Raises LinkLost when they are nonsense."""
+    if len(fields) != 2:
+        raise LinkLost("a refusal has two fields")
+    parts = fields[0].split(b".")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise LinkLost("not a status")
+    kind, subject, detail = map(int, parts)
+    return Refusal(Status(kind, subject, detail), fields[1].decode("ascii", "replace"))

@@ -1,0 +1,219 @@
+"""The owner role: one mailbox owner's deliveries, dot-qmail files and maildrops, and nobody else's.
+
+Deliveries are gathered so that one sync serves many. A maildrop is served to pop3d over a socket of its own: whoever
+holds the other end may use that one mailbox and can name no other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+
+from pillarbox.delivery.local import Deliveries, Job
+from pillarbox.mailbox.maildrop import Maildrop
+from pillarbox.roles.house import House
+from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.log import Log
+from pillarbox.roles.rounds import Rounds
+from pillarbox.roles.verbs import MAY_SAY, Verb
+from pillarbox.routing import shown_local
+from pillarbox.scan import ScanListing
+from pillarbox.status import Failure, Refusal, Status, SystemTrouble
+from pillarbox.users.owner import Owners
+
+BATCH_MESSAGES = 64
+BATCH_OCTETS = 1 << 20
+BATCH_TIME = 0.010  # seconds that the first delivery of a batch waits for company
+LISTINGS_AT_ONCE = 2000  # in one frame
+MAILDROPS = 1000  # open at once
+PASSWD_LIMIT = 4096  # octets of a mailbox's passwd file
+NO_MESSAGE = Refusal(Status(5, 1, 2), "no such message")
+TOO_MANY = Refusal(Status(4, 3, 2), "too many mailboxes in use, try again later")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Deliveries gathered so far, each with whom to tell."""
+
+    jobs: list[Job] = field(default_factory=list)
+    asked: list[tuple[Link, int]] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+    octets: int = 0
+    due: float = 0.0
+
+
+class Owner:
+    """All that one owner's role does in a round."""
+
+    def __init__(self, house: House, control: socket.socket) -> None:
+        self._house = house
+        self._rounds = Rounds("owner", control)
+        self._log = Log("owner", house.settings.logformat == "json")
+        self._batch = _Batch()
+        self._maildrops: dict[Link, tuple[str, Maildrop | None]] = {}
+        self._reload()
+
+    def _reload(self) -> None:
+        settings = self._house.settings
+        self._owners = Owners(self._house.home)
+        self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid())
+
+    def _shown(self, local: bytes, domain: bytes) -> bytes:
+        """The address that Delivered-To shows."""
+        try:
+            home = self._owners.for_delivery(local).home
+        except Failure:
+            return local + b"@" + domain  # the delivery meets the same trouble and tells it
+        settings = self._house.settings
+        return shown_local(local, domain, home, os.fsencode(self._house.home), settings) + b"@" + domain
+
+    def run(self) -> None:
+        """Serve until told to stop; what was gathered is delivered first."""
+        self._rounds.ready()
+        while not (self._rounds.draining and not self._batch.jobs):
+            for peer, link, frame in self._rounds.wait(self._patience()):
+                if frame is None:
+                    self._lost(link)
+                else:
+                    self._attend(peer, link, frame)
+            self._deliver_when_due()
+            self._rounds.flush()
+            self._log.flush()
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._batch.due - time.monotonic()) if self._batch.jobs else None
+
+    def _attend(self, peer: str, link: Link, frame: Frame) -> None:
+        if peer == "queue":
+            self._gather(link, frame)
+        elif peer == "maildrop":
+            self._attend_maildrop(link, frame)
+        elif frame.verb is Verb.MAILDROP:
+            self._hand_maildrop(frame)
+        elif frame.verb is Verb.PASSWD:
+            self._passwd(link, frame)
+        elif frame.verb is Verb.RELOAD:
+            self._house.reread()
+            self._reload()
+
+    # deliveries
+
+    def _gather(self, link: Link, frame: Frame) -> None:
+        message, incarnation, born, again, size, sender, body, *rest = frame.fields
+        content: bytes | int = body
+        if frame.descriptors:
+            content = frame.descriptors[0]
+            self._batch.descriptors.append(content)
+        if not self._batch.jobs:
+            self._batch.due = time.monotonic() + BATCH_TIME
+        identity, birth, octets, repeated = int(message), int(born), int(size), again == b"1"
+        for tag, number, local, domain in zip(*[iter(rest)] * 4, strict=True):
+            shown = self._shown(local, domain)
+            self._batch.jobs.append(
+                Job(identity, incarnation, int(number), birth, repeated, sender, local, domain, shown, content, octets)
+            )
+            self._batch.asked.append((link, int(tag)))
+            self._batch.octets += octets
+
+    def _deliver_when_due(self) -> None:
+        batch = self._batch
+        full = len(batch.jobs) >= BATCH_MESSAGES or batch.octets >= BATCH_OCTETS
+        if not batch.jobs or not (full or self._rounds.draining or time.monotonic() >= batch.due):
+            return
+        self._batch = _Batch()
+        for start in range(0, len(batch.jobs), BATCH_MESSAGES):
+            outcomes = self._deliveries.deliver(batch.jobs[start : start + BATCH_MESSAGES])
+            for (link, tag), outcome in zip(batch.asked[start : start + BATCH_MESSAGES], outcomes, strict=True):
+                link.send(Verb.OUTCOME, tag, outcome.verdict.value, str(outcome.status).encode(), outcome.report)
+            self._rounds.flush()
+        for descriptor in batch.descriptors:
+            os.close(descriptor)
+
+    # maildrops
+
+    def _hand_maildrop(self, frame: Frame) -> None:
+        """auth says that the holder of the other end of this socket may use this maildrop."""
+        home, extension = frame.fields
+        link = Link(socket.socket(fileno=frame.descriptors[0]), MAY_SAY[("pop3d", "maildrop")])
+        if len(self._maildrops) >= MAILDROPS:
+            link.refuse(0, TOO_MANY)
+            link.flush()
+            link.close()
+            return
+        self._maildrops[link] = (_directory(home, extension), None)
+        self._rounds.add("maildrop", link)
+
+    def _attend_maildrop(self, link: Link, frame: Frame) -> None:
+        if link not in self._maildrops:
+            return
+        directory, maildrop = self._maildrops[link]
+        try:
+            if frame.verb is Verb.OPEN and maildrop is None:
+                maildrop = Maildrop.open(directory, time.time())
+                self._maildrops[link] = (directory, maildrop)
+                _list(link, frame.tag, maildrop.listings)
+            elif frame.verb is Verb.FETCH and maildrop is not None:
+                self._fetch(link, frame, maildrop)
+            elif frame.verb is Verb.UPDATE and maildrop is not None:
+                maildrop.update([int(number) for number in frame.fields])
+                link.send(Verb.UPDATED, frame.tag)
+            else:
+                link.refuse(frame.tag, NO_MESSAGE)
+        except Failure as failure:
+            link.refuse(frame.tag, failure.refusal)
+        except OSError as problem:
+            link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+    def _fetch(self, link: Link, frame: Frame, maildrop: Maildrop) -> None:
+        number = int(frame.fields[0])
+        if 1 <= number <= len(maildrop.listings):
+            link.send(Verb.CONTENT, frame.tag, descriptors=[maildrop.content(number)])
+        else:
+            link.refuse(frame.tag, NO_MESSAGE)
+
+    def _lost(self, link: Link) -> None:
+        _directory_name, maildrop = self._maildrops.pop(link, ("", None))
+        if maildrop is not None:
+            maildrop.close()
+
+    # mailboxes with a password of their own
+
+    def _passwd(self, link: Link, frame: Frame) -> None:
+        home, extension = frame.fields
+        try:
+            link.send(Verb.HASH, frame.tag, _passwd_line(_directory(home, extension) + "/passwd"))
+        except FileNotFoundError:
+            link.send(Verb.HASH, frame.tag, b"")
+        except OSError as problem:
+            link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+
+def _directory(home: bytes, extension: bytes) -> str:
+    """`auth` checked the extension: no slash, no leading dot."""
+    return os.fsdecode(home + (b"/Maildir-" + extension if extension else b"/Maildir"))
+
+
+def _passwd_line(file: str) -> bytes:
+    """The first line of a passwd file that is regular (a FIFO would hold us up), bounded."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):
+            return b""
+        return os.read(descriptor, PASSWD_LIMIT).partition(b"\n")[0].strip()
+    finally:
+        os.close(descriptor)
+
+
+def _list(link: Link, tag: int, listings: tuple[ScanListing, ...]) -> None:
+    for start in range(0, len(listings), LISTINGS_AT_ONCE):
+        some = listings[start : start + LISTINGS_AT_ONCE]
+        fields = [field for listing in some for field in (listing.uid, b"%d" % listing.octets)]
+        link.send(Verb.LISTING, tag, *fields)
+    link.send(Verb.LISTED, tag)
+
+
+def run(house: House, control: socket.socket) -> None:
+    """The role, to its end."""
+    Owner(house, control).run()

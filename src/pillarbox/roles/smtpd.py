@@ -1,0 +1,149 @@
+"""The smtpd role: SMTP sessions on the network. Drafts go to the queue, questions to users and auth; it opens neither
+queue nor mailbox nor password file."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pillarbox.control.table import Listener
+from pillarbox.roles import connections
+from pillarbox.roles.connections import Connections
+from pillarbox.roles.conversation import LATE, PENDING, Conversation
+from pillarbox.roles.drafts import Draft, QueueLink
+from pillarbox.roles.house import House
+from pillarbox.roles.link import Frame, Link, refusal
+from pillarbox.roles.log import Log
+from pillarbox.roles.logins import Logins
+from pillarbox.roles.looplink import Questions
+from pillarbox.roles.verbs import Verb
+from pillarbox.sessions import effects
+from pillarbox.status import Refusal, Status
+
+TOTAL = 4 * 3600.0  # seconds of one session
+USERS_AWAY = Refusal(Status(4, 3, 0), "cannot look up recipients now, try again later")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What an SMTP client is given."""
+
+    idle: float
+    farewell: bytes
+    total: float = TOTAL
+
+
+class ReceptionExecutor:
+    """Carries out one SMTP session's effects."""
+
+    __slots__ = ("_client", "_conversation", "_draft", "_role")
+
+    def __init__(self, role: Smtpd, client: str) -> None:
+        self._role, self._client = role, client
+        self._conversation: Conversation | None = None
+        self._draft: Draft | None = None
+
+    def attach(self, conversation: Conversation) -> None:
+        """Whose effects these are."""
+        self._conversation = conversation
+
+    def execute(self, effect: effects.Effect) -> Any:
+        """The result, or PENDING."""
+        kind = type(effect)
+        if kind is effects.WriteBlock:
+            return self._drafting().write(effect.block)  # type: ignore[union-attr]  # the test above is faster than match
+        if kind is effects.OpenDraft:
+            return self._drafting().open()
+        assert self._conversation is not None
+        match effect:
+            case effects.CheckRecipient(address):
+                return self._role.check_recipient(address, self._conversation.resumer())
+            case effects.Commit(envelope):
+                return self._drafting().commit(envelope)
+            case effects.Abort():
+                self._drafting().abort()
+                return None
+            case effects.Authenticate(credentials):
+                self._role.logins.ask(self._client, credentials, self._conversation.resumer(), None)
+            case effects.Pause(seconds):
+                self._role.loop.call_later(seconds, self._conversation.resumer(), None)
+            case _:
+                raise AssertionError(f"SMTP has no {effect!r}")
+        return PENDING
+
+    def _drafting(self) -> Draft:
+        if self._draft is None:
+            assert self._conversation is not None
+            self._draft = Draft(self._role.queue, self._conversation.resumer)
+        return self._draft
+
+    def give_up(self, effect: effects.Effect) -> Refusal:
+        """The effect took too long. What was not committed is forgotten; a commit under way may still happen, and
+        451 makes the client send it again."""
+        if isinstance(effect, effects.WriteBlock):
+            self._drafting().abort()
+        return LATE
+
+    def lost(self) -> None:
+        """The client is gone: so is its draft, unless it is being committed."""
+        if self._draft is not None:
+            self._draft.abort()
+
+
+class Smtpd:
+    """All SMTP sessions of this process."""
+
+    def __init__(self, house: House, control: socket.socket) -> None:
+        self._house = house
+        self.loop = asyncio.get_running_loop()
+        self._log = Log("smtpd", house.settings.logformat == "json")
+        self.queue = QueueLink(self.loop)
+        self.users = Questions()
+        self.logins = Logins("smtpd", self._log)
+        self._connections = Connections(
+            "smtpd", house, control, welcome=self._welcome, attach=self._attach, full=b"", log=self._log
+        )
+
+    async def serve(self) -> None:
+        """To the role's end."""
+        await self._connections.serve()
+
+    def _attach(self, peer: str, link: Link) -> None:
+        if peer == "queue":
+            self.queue.attach(link)
+        else:
+            {"users": self.users, "auth": self.logins.questions}[peer].attach(self.loop, link)
+
+    def check_recipient(self, address: bytes, done: Callable[[Any], None]) -> Any:
+        """Ask users; PENDING."""
+
+        def answered(frame: Frame | None) -> None:
+            if frame is None:
+                done(USERS_AWAY)
+            else:
+                done(None if frame.verb is Verb.KNOWN else refusal(frame.fields))
+
+        self.users.ask(answered, Verb.RECIPIENT, address)
+        return PENDING
+
+    def _welcome(self, listener: Listener, client: str, gone: Callable[[Conversation], None]) -> Conversation:
+        raise NotImplementedError
+
+
+def _token() -> bytes:
+    """Printable bytes never given before: process-unique time and chance."""
+    return b"%d.%s" % (time.time(), secrets.token_hex(8).encode())
+
+
+def run(house: House, control: socket.socket) -> None:
+    """The role, to its end."""
+
+    async def serve() -> None:
+        await Smtpd(house, control).serve()
+
+    connections.run(serve)

@@ -1,0 +1,86 @@
+"""Every verb that one role may say to another, and which pair may say which.
+
+A link hears only the verbs of its pair: anything else means the other side is broken or broken into, and the link is
+cut. A right to a file or mailbox is a connected descriptor that rides on a frame, never a name inside one.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Verb(IntEnum):
+    """What a frame says. Fields are listed in order; all are bytes, numbers in decimal."""
+
+    # supervisor to role
+    LINK = 1  # name of the peer; one descriptor: our end of a new socketpair to it
+    RELOAD = 2  # read the control files again
+    CERTIFICATES = 3  # names ("" is the default one), one sealed memfd each (key and chain, PEM)
+    DRAIN = 4  # finish what is under way, take nothing new, exit
+    # role to supervisor
+    READY = 10  # serving
+    # smtpd to queue
+    MESSAGE = 20  # key, sender, body, recipients...: a whole small message, to be committed
+    START = 21  # key: a large message begins; the tag stands for it from now on
+    BLOCK = 22  # bytes of it
+    COMMIT = 23  # sender, recipients...: it is complete
+    ABORT = 24  # forget it
+    ASK = 25  # key: was this one committed?
+    # queue to smtpd
+    COMMITTED = 30  # id
+    TAKEN = 31  # octets of blocks of this tag that are written: the sender may send as many more
+    ACCEPTING = 32  # status, text: empty when drafts are taken, else why none is
+    # any answer to a question
+    REFUSED = 40  # status, text
+    # smtpd to users, and back
+    RECIPIENT = 50  # address
+    KNOWN = 51
+    # smtpd, pop3d to auth, and back
+    LOGIN = 60  # client address, mechanism, login, challenge, secret or response
+    IDENTITY = 61  # login, address, extension, granted senders...; to pop3d with the maildrop's socket
+    # auth to owner, and back
+    MAILDROP = 70  # home, extension; one descriptor: the owner's end of a maildrop's socket
+    PASSWD = 71  # home, extension: the line of its passwd file, please
+    HASH = 72  # that line
+    # pop3d to owner over a maildrop's socket, and back
+    OPEN = 80
+    LISTING = 81  # uid, octets, uid, octets, ...
+    LISTED = 82  # no more listings
+    FETCH = 83  # number
+    CONTENT = 84  # one descriptor, read-only: the message in stored form
+    UPDATE = 85  # numbers to delete...
+    UPDATED = 86
+    # queue to owner, and back
+    DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
+    OUTCOME = 91  # letter, status, report
+
+
+SUPERVISOR_SAYS = frozenset({Verb.LINK, Verb.RELOAD, Verb.CERTIFICATES, Verb.DRAIN})
+ROLE_SAYS = frozenset({Verb.READY})
+
+# (who speaks, to whom) -> the verbs it may use
+MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
+    ("smtpd", "queue"): frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.COMMIT, Verb.ABORT, Verb.ASK}),
+    ("queue", "smtpd"): frozenset({Verb.COMMITTED, Verb.TAKEN, Verb.ACCEPTING, Verb.REFUSED}),
+    ("smtpd", "users"): frozenset({Verb.RECIPIENT}),
+    ("users", "smtpd"): frozenset({Verb.KNOWN, Verb.REFUSED}),
+    ("smtpd", "auth"): frozenset({Verb.LOGIN}),
+    ("auth", "smtpd"): frozenset({Verb.IDENTITY, Verb.REFUSED}),
+    ("pop3d", "auth"): frozenset({Verb.LOGIN}),
+    ("auth", "pop3d"): frozenset({Verb.IDENTITY, Verb.REFUSED}),
+    ("auth", "owner"): frozenset({Verb.MAILDROP, Verb.PASSWD}),
+    ("owner", "auth"): frozenset({Verb.HASH, Verb.REFUSED}),
+    ("queue", "owner"): frozenset({Verb.DELIVER}),
+    ("owner", "queue"): frozenset({Verb.OUTCOME}),
+    ("pop3d", "maildrop"): frozenset({Verb.OPEN, Verb.FETCH, Verb.UPDATE}),
+    ("maildrop", "pop3d"): frozenset({Verb.LISTING, Verb.LISTED, Verb.CONTENT, Verb.UPDATED, Verb.REFUSED}),
+}
+
+PAIRS = (
+    ("smtpd", "queue"),
+    ("smtpd", "users"),
+    ("smtpd", "auth"),
+    ("pop3d", "auth"),
+    ("auth", "owner"),
+    ("queue", "owner"),
+)
