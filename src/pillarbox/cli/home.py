@@ -33,11 +33,19 @@ class Running(Failure):
 def resolve(option: str | None, environ: Mapping[str, str], qmail: Path = QMAIL) -> Path:
     """The home, absolute: --home, else $PILLARBOX_HOME, else /var/qmail if it is set up and no qmail-send runs there,
     else ~/.local/share/pillarbox. Raises NoHome when qmail-send runs there, or when that cannot be told."""
-    named = option or environ.get("PILLARBOX_HOME")
-    if named:
-        return Path(os.path.abspath(named))
-    if (qmail / "control" / "me").exists():
+    if option:
+        return Path(os.path.abspath(option))
+    found = existing(environ, qmail)
+    if found == qmail and not environ.get("PILLARBOX_HOME"):
         refuse_beside_qmail_send(qmail)
+    return found
+
+
+def existing(environ: Mapping[str, str], qmail: Path = QMAIL) -> Path:
+    """The same without the question who runs there: for qmail's own programs, which work beside a running server."""
+    if environ.get("PILLARBOX_HOME"):
+        return Path(os.path.abspath(environ["PILLARBOX_HOME"]))
+    if (qmail / "control" / "me").exists():
         return qmail
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pillarbox"
 

@@ -1,0 +1,25 @@
+"""qmail's programs by name, for `pillarbox run NAME`. Each is one module with `main(arguments) -> exit status`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+USAGE = 100
+
+PROGRAMS = {
+    "maildirmake": "pillarbox.programs.maildirmake",
+    "qmail-newu": "pillarbox.programs.newu",
+    "qmail-showctl": "pillarbox.programs.showctl",
+}
+
+
+def run(name: str | None, arguments: list[str]) -> int:
+    """Run one program with these arguments (without its name); its exit status, 100 when there is none of that name."""
+    if name not in PROGRAMS:
+        said = f"there is no program {name!r}" if name else "say which program"
+        print(f"pillarbox: run: {said}; there are: {', '.join(PROGRAMS)}", file=sys.stderr)
+        return USAGE
+    status = import_module(PROGRAMS[name]).main(arguments)
+    assert isinstance(status, int)
+    return status
