@@ -41,13 +41,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def deliveries(home: Path, *, uid: int = UID, ours: int = UID) -> Deliveries:
-    return Deliveries(
-        House(home, uid),
-        defaultdelivery=b"./Maildir/\n",
-        host=b"mx.example.org",
-        uid=ours,
-        shown=lambda local, domain, owner: local + b"@" + domain,
-    )
+    return Deliveries(House(home, uid), b"./Maildir/\n", b"mx.example.org", ours)
 
 
 def job(**changes: object) -> Job:
@@ -60,6 +54,7 @@ def job(**changes: object) -> Job:
         sender=b"ann@example.net",
         local=b"joe",
         domain=b"example.org",
+        recipient=b"joe@example.org",
         content=MESSAGE,
         size=len(MESSAGE),
     )
@@ -77,6 +72,4 @@ def messages(directory: Path) -> list[bytes]:
 def test_a_message_reaches_the_default_maildir_with_its_two_lines_ahead(home: Path) -> None:
     (outcome,) = deliver(home, job())
     assert outcome == Outcome(Verdict.DONE, b"did 1+0+0\n", Status(2, 0, 0))
-    assert messages(home / "Maildir") == [
-        b"Return-Path: <ann@example.net>\nDelivered-To: joe@example.org\n" + MESSAGE
-    ]
+    assert messages(home / "Maildir") == [b"Return-Path: <ann@example.net>\nDelivered-To: joe@example.org\n" + MESSAGE]

@@ -8,7 +8,7 @@ instructions are; one that cannot be followed leaves the whole job undone, befor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pillarbox.address import quote
@@ -28,8 +28,9 @@ _NOT_BUILT = {dotqmail.Program: "program", dotqmail.Mbox: "mbox", dotqmail.Forwa
 
 class Job(NamedTuple):
     """One recipient of one message. `message`, `incarnation` (hex), `number`: the queue's names for message and
-    recipient; `born`: seconds; `again`: it may have been tried before. `local`, `domain`: the address as routing made
-    it, virtualdomains prefix included. `content`: stored form, bytes or a read-only descriptor of `size` octets."""
+    recipient; `born`: seconds; `again`: it may have been tried before. `local`: the local part as routing made it,
+    virtualdomains prefix included; it decides the owner. `recipient`: the address that Delivered-To shows. `content`:
+    stored form of `size` octets, bytes or a read-only descriptor."""
 
     message: int
     incarnation: bytes
@@ -39,6 +40,7 @@ class Job(NamedTuple):
     sender: bytes
     local: bytes
     domain: bytes
+    recipient: bytes
     content: bytes | int
     size: int
 
@@ -52,22 +54,13 @@ class _Plan(NamedTuple):
 
 class Deliveries:
     """The deliveries of one owner role. `defaultdelivery`: dot-qmail lines; `host`: for file names; `uid`: who we are,
-    nobody else's mailbox is touched; `shown`: gives the address that Delivered-To shows for (local, domain, owner)."""
+    nobody else's mailbox is touched."""
 
-    def __init__(
-        self,
-        owners: Owners,
-        *,
-        defaultdelivery: bytes,
-        host: bytes,
-        uid: int,
-        shown: Callable[[bytes, bytes, Owner], bytes],
-    ) -> None:
+    def __init__(self, owners: Owners, defaultdelivery: bytes, host: bytes, uid: int) -> None:
         self._owners = owners
         self._defaultdelivery = defaultdelivery
         self._host = host
         self._uid = uid
-        self._shown = shown
 
     def deliver(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Carry out `jobs` together; an outcome for each, in order. What is reported done is on the disk."""
@@ -76,10 +69,10 @@ class Deliveries:
         copies: list[maildir.Copy] = []
         of_job: list[int] = []
         for index, job in enumerate(jobs):
-            address = (job.local, job.domain)
+            address = (job.local, job.recipient)
             plan = plans.get(address)
             if plan is None:
-                plan = plans[address] = self._decide(job)
+                plan = plans[address] = self._decide(job.local, job.recipient)
             outcome = plan if isinstance(plan, Outcome) else _begin(job, plan, copies)
             outcomes.append(outcome)
             of_job.extend([index] * (len(copies) - len(of_job)))
@@ -89,10 +82,10 @@ class Deliveries:
                     outcomes[index] = _outcome(failure)
         return outcomes
 
-    def _decide(self, job: Job) -> _Plan | Outcome:
-        """What to do with mail for the address of `job`."""
+    def _decide(self, local: bytes, recipient: bytes) -> _Plan | Outcome:
+        """What to do with mail for this local part."""
         try:
-            owner = self._owners.for_delivery(job.local)
+            owner = self._owners.for_delivery(local)
             if owner.uid == 0:
                 return _NOT_AS_ROOT
             if owner.uid != self._uid:
@@ -107,8 +100,7 @@ class Deliveries:
             if not isinstance(instruction, dotqmail.Maildir):
                 return _not_built(found, instruction)
             maildirs.append((instruction.line, os.path.join(owner.home, instruction.directory)))
-        shown = self._shown(job.local, job.domain, owner)
-        return _Plan(b"Delivered-To: %s\n" % shown.replace(b"\n", b"_"), tuple(maildirs))
+        return _Plan(b"Delivered-To: %s\n" % recipient.replace(b"\n", b"_"), tuple(maildirs))
 
 
 def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Outcome:
