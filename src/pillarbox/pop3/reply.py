@@ -14,8 +14,8 @@ from pillarbox.status import Refusal, Status
 
 _LONGEST_TEXT = 480
 
-# Status -> response code; any other goes by its class.
-_CODES = {
+# What these mean is so only of a login: RFC 2449 section 8.1.1 and RFC 3206 section 3. The rest goes by its class.
+_LOGIN_CODES = {
     Status(4, 2, 0): b"IN-USE",
     Status(5, 7, 8): b"AUTH",
 }
@@ -38,9 +38,11 @@ class Reply:
     closing: bool = False
 
     @classmethod
-    def of(cls, refusal: Refusal, *, closing: bool = False) -> Reply:
-        """A refusal in POP3's words."""
-        code = _CODES.get(refusal.status, b"SYS/PERM" if refusal.permanent else b"SYS/TEMP")
+    def of(cls, refusal: Refusal, *, login: bool = False, closing: bool = False) -> Reply:
+        """A refusal in POP3's words; `login` when it is a login that was refused."""
+        code = b"SYS/PERM" if refusal.permanent else b"SYS/TEMP"
+        if login:
+            code = _LOGIN_CODES.get(refusal.status, code)
         return err(_printable(refusal.text), code, closing=closing)
 
 
@@ -75,11 +77,12 @@ def _printable(text: str) -> bytes:
 # What effects have sent already needs no more words.
 SENT = Reply(Kind.OK, b"")
 
-OK = ok(b"")
 NAME_TAKEN = ok(b"send your password")
 BEGIN_TLS = ok(b"begin TLS")
 UTF8_ON = ok(b"UTF-8 it is")
-GOODBYE = ok(b"")
+NOTHING_DONE = ok(b"nothing done")
+MARKED = ok(b"marked as deleted")
+GOODBYE = ok(b"goodbye")
 
 SYNTAX_ERROR = err(b"syntax error")
 UNIMPLEMENTED = err(b"unimplemented")

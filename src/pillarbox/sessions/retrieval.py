@@ -56,9 +56,9 @@ Conversation = Generator[Effect, Result, Reply]
 @dataclass(frozen=True, slots=True)
 class Access:
     """The facts of one connection. `secure`: TLS was on before the greeting (pop3s). `cleartext`: what
-    control/authcleartext says. `stamp`: the greeting's APOP timestamp with its angle brackets, None unless control/crammd5 keeps secrets. `token`
-    gives printable bytes never given before, for CRAM-MD5 challenges; `me` is our name in them. `penalty`: seconds
-    that every failed login waits for its answer."""
+    control/authcleartext says. `stamp`: the greeting's APOP timestamp with its angle brackets, None unless
+    control/crammd5 keeps secrets. `token` gives printable bytes never given before, for CRAM-MD5 challenges; `me` is
+    our name in them. `penalty`: seconds that every failed login waits for its answer."""
 
     me: bytes
     token: Callable[[], bytes]
@@ -116,7 +116,7 @@ class ScanList:
         self._deleted.add(number)
         self._deleted_octets += found.octets
         self.accessed(number)
-        return r.OK
+        return r.MARKED
 
     def accessed(self, number: int) -> None:
         """RFC 1460 section 5: RETR and DELE raise LAST; TOP does not."""
@@ -159,7 +159,7 @@ class Retrieval:
             case Capa():
                 return r.ok(b"capability list follows", self._capabilities())
             case Noop():
-                return r.OK
+                return r.NOTHING_DONE
             case Quit():
                 return (yield from self._quit())
             case Utf8():
@@ -243,7 +243,7 @@ class Retrieval:
         assert isinstance(identity, Identity)
         listings = yield OpenMaildrop()
         if isinstance(listings, Refusal):
-            return Reply.of(listings, closing=self._failed_too_often())
+            return Reply.of(listings, login=True, closing=self._failed_too_often())
         assert isinstance(listings, tuple)
         self.identity = identity
         self._maildrop = ScanList(listings)
@@ -254,7 +254,7 @@ class Retrieval:
         was wrong."""
         closing = self._failed_too_often()
         if not refusal.permanent:
-            return Reply.of(refusal, closing=closing)
+            return Reply.of(refusal, login=True, closing=closing)
         yield Pause(self._access.penalty)
         return r.AUTHORIZATION_FAILED_GOODBYE if closing else r.AUTHORIZATION_FAILED
 
