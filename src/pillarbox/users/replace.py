@@ -1,7 +1,7 @@
 """Replace a file so that readers and a crash see the old one or the new one: write beside, sync, rename, sync.
 
-The new file keeps owner and mode of the old one. The temporary name is fixed: whoever replaces files here holds the
-accounts' lock, and what a crash left behind is overwritten.
+The new file keeps owner and mode of the old one. The temporary name is fixed: what a crash left behind is taken away,
+and two writers at once, who hold no lock, cannot both succeed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NEW = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+# Never an existing file: behind its name could be a link to a file that only root may write.
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -19,6 +20,8 @@ def writing(target: Path, *, mode: int, gid: int | None = None) -> Iterator[int]
     """A descriptor to write the new content of `target` to. `mode` and `gid` are for a target that does not exist yet.
     Raises OSError; then the target is as it was."""
     beside = target.with_name(target.name + ".tmp")
+    with suppress(FileNotFoundError):
+        os.unlink(beside)
     descriptor = os.open(beside, _NEW, 0o600)
     try:
         _take_over(descriptor, target, mode, gid)

@@ -1,0 +1,119 @@
+"""From what a client says about itself to who it is: login names to accounts, credentials to yes or no.
+
+The rule that must stay true: an unknown name and a wrong secret are the same, in answer and in work done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.auth import hashes
+from pillarbox.auth.passwords import Passwords, Record
+from pillarbox.control.table import Settings
+from pillarbox.credentials import Credentials, Digest, Identity, Password
+from pillarbox.users.owner import Owners
+
+_LONGEST_LOGIN = 1000
+_NO_SECRET = b"\0"  # stands in for the secret of nobody; a NUL is in no password
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The mailbox that a login name means. `address` is the account's (lower case); `extension` (case kept, never with
+    a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
+    is in the file `passwd` there, for somebody with the owner's rights to read."""
+
+    address: bytes
+    extension: bytes
+    home: bytes
+
+
+class Accounts:
+    """The accounts of one home, as users/passwords and users/cdb are just now. Methods block on files."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
+        self._passwords = Passwords(home / "users" / "passwords")
+        self._owners = Owners(home)
+        self._me = settings.me.lower()
+        self._sendas = settings.sendas
+
+    def find(self, name: bytes) -> Login | None:
+        """The mailbox of a login name, in any case: joe@example.org, or joe where that is unique over all domains or
+        the domain is control/me, each with an extension: joe-lists. The first existing account of joe-a-b, joe-a,
+        joe is final. Raises Failure (4.3.0)."""
+        if len(name) > _LONGEST_LOGIN or b"\0" in name:
+            return None
+        local, at, domain = name.rpartition(b"@")
+        if not at:
+            local = name
+        end = len(local)
+        while end > 0:
+            address = self._account(local[:end].lower(), domain.lower() if at else None)
+            if address == b"":
+                return None
+            if address is not None:
+                return self._login(address, local[end + 1 :], bare=end == len(local))
+            end = local.rfind(b"-", 0, end)
+        return None
+
+    def record(self, login: Login) -> Record | None:
+        """The account's own record; None for an extension, see `extension_record`. Raises Failure (4.3.0)."""
+        return None if login.extension else self._passwords.get(login.address)
+
+    def identity(self, name: bytes, login: Login) -> Identity:
+        """Who has proven to be `login`, having called himself `name`. What control/sendas grants to an address is not
+        granted to its extensions."""
+        granted = () if login.extension else self._sendas.get(login.address, ())
+        return Identity(name, login.address, login.extension, granted)
+
+    def _account(self, local: bytes, domain: bytes | None) -> bytes | None:
+        """The account's address; None when there is none, b"" when several are meant."""
+        if domain is not None:
+            address = local + b"@" + domain
+            return address if self._passwords.get(address) is not None else None
+        namesakes = self._passwords.namesakes(local)
+        ours = local + b"@" + self._me
+        if ours in namesakes:
+            return ours
+        return namesakes[0] if len(namesakes) == 1 else (b"" if namesakes else None)
+
+    def _login(self, address: bytes, extension: bytes, *, bare: bool) -> Login | None:
+        if not bare and (not extension or extension.startswith(b".") or b"/" in extension):
+            return None
+        local, _, domain = address.rpartition(b"@")
+        owner = self._owners.for_login(domain + b"-" + local)
+        if owner is None or owner.ext:
+            return None  # a record without its assignment: an account half made or half removed
+        return Login(address, extension, owner.home)
+
+
+def extension_record(login: Login, line: bytes) -> Record | None:
+    """The record of an extension from the line of its passwd file (b"" when there is no file)."""
+    return Record(login.address, line) if hashes.usable(line) else None
+
+
+def verify(record: Record | None, credentials: Credentials) -> bool:
+    """Are these the account's? `record` is None for a name that is nobody's: the same work, and no. Blocks for about 50
+    ms for a password; safe in any thread."""
+    match credentials:
+        case Password():
+            return hashes.matches(record.hash if record else None, credentials.password)
+        case Digest():
+            secret = record.secret if record else None
+            expected = _digest(credentials, secret or _NO_SECRET)
+            right = hmac.compare_digest(expected, credentials.response.lower())
+            return right and bool(secret)
+
+
+def _digest(credentials: Digest, secret: bytes) -> bytes:
+    """What a client that knows the secret answers. MD5 as the protocols have it (RFC 1939 section 7, RFC 2195)."""
+    if credentials.mechanism == b"APOP":
+        return hashlib.md5(credentials.challenge + secret, usedforsecurity=False).hexdigest().encode()
+    return hmac.new(secret, credentials.challenge, _md5).hexdigest().encode()
+
+
+def _md5(octets: bytes = b"") -> hashlib._Hash:
+    return hashlib.md5(octets, usedforsecurity=False)
