@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pillarbox.address import is_domain
 from pillarbox.cli.layout import PLACES, ROLE_USER, Place, User, caller, role_user, unreachable
+from pillarbox.cli.shell import quoted
 from pillarbox.status import Failure, Status
 
 PERMANENT = Status(5, 3, 5)
@@ -87,7 +88,7 @@ def _refuse_unreachable(home: Path, user: User) -> None:
     if closed is not None:
         raise CannotCreate(
             f"{home}: the user {user.name} of the server cannot enter {closed}; "
-            f"say another --home, or: chmod o+x {closed}"
+            f"say another --home, or: chmod o+x {quoted(closed)}"
         )
 
 

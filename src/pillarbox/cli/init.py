@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pillarbox.cli.create import create
-from pillarbox.cli.welcome import command, quoted
+from pillarbox.cli.shell import command, quoted
 
 
 def init(home: Path, me: str | None, *, standard_ports: bool) -> int:

@@ -7,13 +7,11 @@ again, and none of them turns verification off.
 from __future__ import annotations
 
 import ipaddress
-import shlex
-import shutil
 import ssl
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pillarbox.cli.shell import command, quoted
 from pillarbox.control.table import Listener, Settings
 
 
@@ -103,18 +101,3 @@ def _fetch(bound: Sequence[Listener], trust: _Trust, user: str) -> list[str]:
 def _first(bound: Sequence[Listener], *services: str) -> Listener | None:
     found = (listener for service in services for listener in bound if listener.service == service)
     return next(found, None)
-
-
-def command() -> str:
-    """How to call this very command in a shell."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{quoted(sys.executable)} -m pillarbox"
-    if shutil.which(called.name) == str(called):
-        return called.name
-    return quoted(called.absolute()) if called.exists() else "pillarbox"
-
-
-def quoted(text: object) -> str:
-    """For a POSIX shell."""
-    return shlex.quote(str(text))

@@ -1,0 +1,217 @@
+"""`pillarbox check`: looks at everything a server needs, changes nothing, and says of each: ok, or what to do.
+
+The rule that must stay true: a line that begins with `problem:` names the thing, what is wrong and the remedy, and any
+such line makes the exit status 1. A `note:` is worth knowing and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.cli import network
+from pillarbox.cli.finding import Finding, note, ok, problem
+from pillarbox.cli.layout import PLACES, Place, User, caller, mode, role_user, unreachable
+from pillarbox.cli.output import printable
+from pillarbox.cli.shell import quoted
+from pillarbox.control import table
+from pillarbox.control.table import Settings
+from pillarbox.status import Failure
+from pillarbox.users import assign
+
+LEAST_FREE = 64 << 20  # octets; below that a burst of mail fills the disk
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+SECRET = stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the checks look at: the home, the user of the roles, and the settings."""
+
+    home: Path
+    user: User
+    settings: Settings
+
+
+def check(home: Path) -> int:
+    """Print all findings; 0 when there is no problem, else 1. Raises Failure when there is no home to look at."""
+    problems = 0
+    for finding in findings(home):
+        problems += finding.is_problem
+        print(printable(str(finding)))
+    return 1 if problems else 0
+
+
+def findings(home: Path) -> Iterator[Finding]:
+    """Everything, in an order in which each finding explains the ones behind it."""
+    if not home.is_dir() or not (home / "control" / "me").exists():
+        yield problem(str(home), "no home of Pillarbox yet", f"pillarbox init --home {quoted(home)} --me HOST")
+        return
+    try:
+        user = role_user()
+    except Failure as failure:
+        yield Finding("problem", failure.text)
+        return
+    settings, complaints = table.read(home / "control")
+    house = House(home, user, settings)
+    yield from _runtime(user)
+    yield from _reach(house)
+    for place in PLACES:
+        yield from _place(house, place)
+    yield from _control(home / "control", complaints)
+    for part in (_routes, _users, _mailboxes, _queue, network.certificates, network.ports):
+        yield from _looking(part, house)
+    yield from network.records(settings)
+
+
+def _looking(part: Callable[[House], Iterator[Finding]], house: House) -> Iterator[Finding]:
+    """The findings of one part, the last of them being what kept us from looking on."""
+    try:
+        yield from part(house)
+    except OSError as trouble:
+        where = os.fsdecode(trouble.filename) if isinstance(trouble.filename, str | bytes) else str(house.home)
+        yield problem(where, f"cannot look at it: {trouble.strerror}", "run check as root, or as the home's owner")
+
+
+def _runtime(user: User) -> Iterator[Finding]:
+    """Roles and the programs they start run as other users, who need the interpreter."""
+    if os.getuid() != 0:
+        return
+    interpreter = Path(sys.executable).resolve()
+    closed = unreachable(interpreter, user)
+    if closed is None:
+        yield ok(str(interpreter), f"{user.name} can run it")
+    else:
+        remedy = "use an interpreter that every user can run: make install PYTHON=/usr/bin/python3"
+        yield problem(str(interpreter), f"{user.name} cannot run it (stopped at {closed})", remedy)
+
+
+def _reach(house: House) -> Iterator[Finding]:
+    closed = unreachable(house.home, house.user)
+    if closed is None:
+        yield ok(str(house.home), f"{house.user.name} can enter it")
+    else:
+        yield problem(str(house.home), f"{house.user.name} cannot enter {closed}", f"chmod o+x {quoted(closed)}")
+
+
+def _place(house: House, place: Place) -> Iterator[Finding]:
+    directory = house.home / place.name
+    if not directory.is_dir():
+        yield problem(str(directory), "missing", f"pillarbox init --home {quoted(house.home)}")
+        return
+    facts = directory.stat()
+    owner = house.user if place.roles else caller()
+    if facts.st_uid != owner.uid:
+        wrong = f"belongs to uid {facts.st_uid}, not to {owner.name}"
+        yield problem(str(directory), wrong, f"chown {'-R ' if place.roles else ''}{owner.name} {quoted(directory)}")
+    elif mode(facts) & ~place.mode & (WRITABLE_BY_OTHERS | SECRET):
+        yield problem(
+            str(directory), f"mode {mode(facts):04o} is too open", f"chmod {place.mode:o} {quoted(directory)}"
+        )
+    else:
+        yield ok(str(directory), place.purpose)
+
+
+def _control(control: Path, complaints: list[table.Complaint]) -> Iterator[Finding]:
+    for complaint in complaints:
+        yield Finding("problem", str(complaint))
+    given = [name for name in sorted(os.listdir(control)) if name in table.TABLE]
+    for name in given:
+        if (control / name).stat().st_mode & WRITABLE_BY_OTHERS:
+            yield problem(str(control / name), "others can write it", f"chmod go-w {quoted(control / name)}")
+    for name in table.unknown(control):
+        yield note(str(control / name), "no control file of that name is known, it is ignored")
+    wrong = {complaint.file for complaint in complaints}
+    yield ok("control files read", " ".join(name for name in given if name not in wrong))
+
+
+def _routes(house: House) -> Iterator[Finding]:
+    """Passwords for relays, which everybody could read."""
+    file = house.home / "control" / "smtproutes"
+    holds_passwords = any(len(route.split()) > 1 for route in house.settings.smtproutes.values())
+    if holds_passwords and file.stat().st_mode & stat.S_IROTH:
+        remedy = f"chgrp {house.user.name} {quoted(file)} && chmod 640 {quoted(file)}"
+        yield problem(str(file), "holds passwords, and everybody can read it", remedy)
+
+
+def _users(house: House) -> Iterator[Finding]:
+    users = house.home / "users"
+    try:
+        assigned = assign.read(users)
+    except assign.BadAssign as failure:
+        where = f"line {failure.line}" if failure.line else "the last line is not a dot"
+        yield problem(str(users / "assign"), f"{failure.text}: {where}", "mend the line; then run qmail-newu")
+        return
+    if assigned and not _newer(users / "cdb", users / "assign"):
+        yield problem(str(users / "cdb"), "older than users/assign, or missing", "pillarbox run qmail-newu")
+    elif assigned:
+        yield ok(str(users / "assign"), f"{len(assigned)} lines, compiled")
+    passwords = users / "passwords"
+    if passwords.exists():
+        yield _secret(passwords, house.user)
+
+
+def _secret(file: Path, user: User) -> Finding:
+    """A file that the roles read and nobody else may."""
+    facts = file.stat()
+    readable = facts.st_uid == user.uid or (facts.st_gid == user.gid and facts.st_mode & stat.S_IRGRP)
+    if facts.st_mode & SECRET:
+        return problem(str(file), f"mode {mode(facts):04o}: everybody can read it", f"chmod o= {quoted(file)}")
+    if not readable:
+        return problem(
+            str(file), f"{user.name} cannot read it", f"chgrp {user.name} {quoted(file)} && chmod g+r {quoted(file)}"
+        )
+    return ok(str(file), "closed to others")
+
+
+def _newer(one: Path, other: Path) -> bool:
+    return one.exists() and one.stat().st_mtime_ns >= other.stat().st_mtime_ns
+
+
+def _mailboxes(house: House) -> Iterator[Finding]:
+    """The homes of accounts, and their Maildirs, if nothing else is said to deliver into."""
+    for directory, names in _account_homes(house).items():
+        facts = directory.stat() if directory.is_dir() else None
+        if facts is None:
+            yield problem(str(directory), f"missing, but mail to {names} goes there", f"mkdir it for {house.user.name}")
+        elif facts.st_uid != house.user.uid:
+            wrong = f"belongs to uid {facts.st_uid}, not to {house.user.name}"
+            yield problem(str(directory), wrong, f"chown -R {house.user.name} {quoted(directory)}")
+        elif not any((directory / name).exists() for name in ("Maildir/new", ".qmail")):
+            remedy = f"pillarbox run maildirmake {quoted(directory)}/Maildir (as {house.user.name})"
+            yield problem(str(directory / "Maildir"), f"missing, but mail to {names} goes there", remedy)
+        else:
+            yield ok(str(directory), f"mail to {names}")
+
+
+def _account_homes(house: House) -> dict[Path, str]:
+    """Homes below mail/ that users/assign names, and for whom."""
+    mail = os.fsencode(house.home / "mail") + b"/"
+    homes: dict[Path, list[str]] = {}
+    try:
+        assigned = assign.read(house.home / "users")
+    except assign.BadAssign:
+        return {}
+    for line in assigned:
+        if line.key.startswith(b"=") and line.home.startswith(mail):
+            homes.setdefault(Path(os.fsdecode(line.home)), []).append(printable(line.key[1:]))
+    return {directory: ", ".join(names) for directory, names in homes.items()}
+
+
+def _queue(house: House) -> Iterator[Finding]:
+    queue = house.home / "queue"
+    for file in sorted(queue.rglob("*")):
+        if file.lstat().st_uid != house.user.uid:
+            wrong = f"belongs to uid {file.lstat().st_uid}, not to {house.user.name}"
+            yield problem(str(file), wrong, f"chown -R {house.user.name} {quoted(queue)}")
+            return
+    room = os.statvfs(queue)
+    free = room.f_bavail * room.f_frsize
+    if free < LEAST_FREE or not room.f_favail:
+        yield problem(str(queue), f"only {free >> 20} MiB free", "make room on this disk")
+    else:
+        yield ok(str(queue), f"{free >> 20} MiB free")
