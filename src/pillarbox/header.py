@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-MOST_HOPS: Final = 100
-"""A message with this many hops is looping (qmail-smtpd; RFC 5321 section 6.3 wants at least 100)."""
-
 # Long enough for every name looked for; what is longer of an unfinished line is not kept.
 _PREFIX: Final = 64
 _DATE = re.compile(rb"\ndate[ \t]*:")

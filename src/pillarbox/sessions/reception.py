@@ -1,0 +1,361 @@
+"""An SMTP session: the protocol's questions meet our policy. It touches nothing; what it needs, it asks for by effects.
+
+The rules that must stay true: 250 at the end of a message is said only after Committed; a message that was refused in
+its midst is read to its end and thrown away; on a submission service nothing is taken from who has not proved a login
+or for a sender that is not his; no login is taken before TLS unless control/authcleartext allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pillarbox import sasl
+from pillarbox.admission import HOPS, LOOPING, TOO_BIG, TOO_MANY_RECIPIENTS, Admission
+from pillarbox.credentials import Identity
+from pillarbox.envelope import Envelope
+from pillarbox.header import Watcher, date, protocol_word, received
+from pillarbox.sessions.effects import (
+    Abort,
+    Authenticate,
+    CheckRecipient,
+    Commit,
+    Committed,
+    Effect,
+    OpenDraft,
+    Result,
+    WriteBlock,
+)
+from pillarbox.smtp import replies as r
+from pillarbox.smtp.events import (
+    Auth,
+    AuthResponse,
+    Chunk,
+    Content,
+    Data,
+    EndOfChunk,
+    EndOfData,
+    Event,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+    Verify,
+)
+from pillarbox.smtp.receiver import Offer
+from pillarbox.smtp.reply import Reply
+from pillarbox.status import Failure, Refusal
+
+FAILED_LOGINS: Final = 3
+LONGEST_HEADER: Final = 65536
+"""Octets of a submitted header that wait until it is known whether it has Date and Message-ID."""
+
+Conversation = Generator[Effect, Result, Reply | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The facts of one connection. `service`: smtp, submission or submissions. `client`: its IP address as text.
+    `starttls`: there is a certificate and TLS was not on from the start. `mechanisms`: what AUTH offers, on the
+    submission services alone: with logins on port 25, passwords could be tried where all the world must be let in.
+    `cleartext`: what control/authcleartext says. `now`: seconds since 1970. `token`: printable bytes never given
+    before, for CRAM-MD5 challenges and Message-ID."""
+
+    service: str
+    me: bytes
+    client: bytes
+    admission: Admission
+    now: Callable[[], float]
+    token: Callable[[], bytes]
+    starttls: bool = False
+    mechanisms: tuple[bytes, ...] = ()
+    cleartext: bool = False
+
+    @property
+    def submission(self) -> bool:
+        """Mail comes from our own users here."""
+        return self.service != "smtp"
+
+    @property
+    def offer(self) -> Offer:
+        """What the receiver offers in EHLO."""
+        return Offer(
+            size=self.admission.databytes,
+            starttls=self.starttls,
+            mechanisms=self.mechanisms if self.submission else (),
+            cleartext=self.cleartext,
+        )
+
+
+class Transaction:
+    """One mail transaction, from MAIL to the end of its content."""
+
+    __slots__ = ("drafting", "held", "lead", "octets", "recipients", "sender", "trouble", "utf8", "watcher")
+
+    def __init__(self, sender: bytes, utf8: bool) -> None:
+        self.sender = sender
+        self.utf8 = utf8
+        self.recipients: list[bytes] = []
+        self.drafting = False
+        self.octets = 0
+        self.trouble: Refusal | None = None  # told at the end of the content
+        self.watcher = Watcher()
+        self.lead = b""  # what goes ahead of the next block
+        self.held: list[bytes] | None = None  # a submitted header, while it may lack fields
+
+
+class Reception:
+    """One client's session, over all its transactions."""
+
+    __slots__ = ("_facts", "_failures", "_helo", "_sasl", "_secured", "_tls", "_transaction", "identity")
+
+    def __init__(self, facts: Exchange) -> None:
+        self._facts = facts
+        self._failures = 0
+        self._secured = False
+        self._tls = b""
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._helo = Hello(b"", extended=False)
+        self._transaction: Transaction | None = None
+        self._sasl: sasl.Exchange | None = None
+        self.identity: Identity | None = None
+        """Who logged in, on a submission service."""
+
+    def respond(self, event: Event) -> Conversation:
+        """Generate effects, be sent their results, return the answer (None for Chunk and Content)."""
+        kind = type(event)
+        at_once = _AT_ONCE.get(kind)
+        if at_once is not None:
+            return at_once(self, event)
+        return (yield from _ASKING[kind](self, event))
+
+    def secured(self, facts: bytes) -> None:
+        """TLS is on, `facts` are version and cipher. Who the client said it was in clear, it did not say."""
+        self._begin_anew()
+        self._secured = True
+        self._tls = facts
+
+    def lost(self) -> Abort | None:
+        """The client is gone: what is left to do."""
+        return Abort() if self._transaction is not None and self._transaction.drafting else None
+
+    # the connection
+
+    def _hello(self, event: Hello) -> Conversation:
+        yield from self._drop()
+        self._helo = event
+        return r.HELLO
+
+    def _start_tls(self, _event: StartTls) -> Reply:
+        return r.READY_FOR_TLS
+
+    def _reset(self, _event: Reset) -> Conversation:
+        yield from self._drop()
+        return r.FLUSHED
+
+    def _verify(self, _event: Verify) -> Reply:
+        return r.VERIFY
+
+    def _quit(self, _event: Quit) -> Conversation:
+        yield from self._drop()
+        return r.goodbye(self._facts.me.decode("ascii", "replace"))
+
+    def _drop(self) -> Generator[Effect, Result, None]:
+        """End the transaction, if any, without a message."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and transaction.drafting:
+            yield Abort()
+
+    # logins
+
+    def _auth(self, event: Auth) -> Conversation:
+        facts = self._facts
+        if not (self._secured or facts.cleartext):
+            return r.AUTH_NEEDS_TLS
+        challenge = b"<%s@%s>" % (facts.token(), facts.me) if event.mechanism == b"CRAM-MD5" else b""
+        self._sasl = sasl.start(event.mechanism, challenge) if event.mechanism in facts.mechanisms else None
+        if self._sasl is None:
+            return r.AUTH_TYPE
+        return (yield from self._authenticate(self._sasl.step(event.initial)))
+
+    def _auth_response(self, event: AuthResponse) -> Conversation:
+        assert self._sasl is not None, "no exchange has begun"
+        return (yield from self._authenticate(self._sasl.step(event.line)))
+
+    def _authenticate(self, step: sasl.Step) -> Conversation:
+        if isinstance(step, sasl.Challenge):
+            return r.challenge(step.text)
+        self._sasl = None
+        if isinstance(step, sasl.Failed):
+            return r.AUTH_CANCELLED if step.problem is sasl.Problem.CANCELLED else r.AUTH_MALFORMED
+        proof = yield Authenticate(step)
+        if isinstance(proof, Identity):
+            self.identity = proof
+            return r.AUTH_OK
+        assert isinstance(proof, Refusal)
+        if not proof.permanent:
+            return r.auth_trouble(proof)
+        self._failures += 1
+        return r.AUTH_FAILED if self._failures < FAILED_LOGINS else r.AUTH_FAILED_LAST
+
+    # the envelope
+
+    def _mail(self, event: Mail) -> Reply:
+        facts = self._facts
+        if facts.submission and self.identity is None:
+            return r.TLS_FIRST if facts.starttls and not (self._secured or facts.cleartext) else r.AUTH_NEEDED
+        refused = facts.admission.sender(event.sender, event.size, self.identity)
+        if refused is not None:
+            return Reply.of(refused)
+        self._transaction = Transaction(event.sender, event.smtputf8)
+        return r.SENDER_OK
+
+    def _rcpt(self, event: Rcpt) -> Conversation:
+        transaction, admission, address = self._under_way(), self._facts.admission, event.recipient
+        if len(transaction.recipients) >= admission.maxrecipients:
+            return Reply.of(TOO_MANY_RECIPIENTS)
+        try:
+            refused: Result = admission.recipient(address, self.identity)
+        except Failure as failure:  # morercpthosts could not be read
+            refused = failure.refusal
+        if refused is None and not admission.always(address):
+            refused = yield CheckRecipient(address)
+        if isinstance(refused, Refusal):
+            return Reply.of(refused)
+        transaction.recipients.append(address)
+        return r.RECIPIENT_OK
+
+    # the content
+
+    def _data(self, _event: Data) -> Conversation:
+        refused = yield OpenDraft()
+        if isinstance(refused, Refusal):
+            return Reply.of(refused)
+        self._begin_content(self._under_way())
+        return r.GO_AHEAD
+
+    def _chunk(self, _event: Chunk) -> Conversation:
+        transaction = self._under_way()
+        if not transaction.drafting and transaction.trouble is None:
+            refused = yield OpenDraft()
+            if isinstance(refused, Refusal):
+                transaction.trouble = refused
+            else:
+                self._begin_content(transaction)
+        return None
+
+    def _begin_content(self, transaction: Transaction) -> None:
+        facts, hello = self._facts, self._helo
+        transaction.drafting = True
+        transaction.held = [] if facts.submission else None
+        transaction.lead = received(
+            helo=hello.name,
+            ip=facts.client,
+            me=facts.me,
+            protocol=protocol_word(
+                extended=hello.extended,
+                secured=self._secured,
+                authenticated=self.identity is not None,
+                utf8=transaction.utf8,
+            ),
+            seconds=int(facts.now()),
+            tls=self._tls,
+        )
+
+    def _content(self, event: Content) -> Conversation:
+        transaction, block = self._under_way(), event.block
+        transaction.watcher.feed(block)
+        if transaction.trouble is not None:
+            return None
+        transaction.octets += len(block)
+        if 0 < self._facts.admission.databytes < transaction.octets:
+            transaction.trouble = TOO_BIG
+            transaction.drafting = False
+            transaction.held = None
+            yield Abort()
+            return None
+        if transaction.held is not None:
+            transaction.held.append(block)
+            if not transaction.watcher.ended and transaction.octets < LONGEST_HEADER:
+                return None
+            block = self._release(transaction)
+        yield from self._write(transaction, block)
+        return None
+
+    def _release(self, transaction: Transaction) -> bytes:
+        """The submitted header that was held back, with what it lacks in front."""
+        facts, watcher = self._facts, transaction.watcher
+        if not watcher.has_message_id:
+            transaction.lead += b"Message-ID: <%s@%s>\n" % (facts.token(), facts.me)
+        if not watcher.has_date:
+            transaction.lead += b"Date: %s\n" % date(int(facts.now()))
+        held, transaction.held = transaction.held, None
+        return b"".join(held or ())
+
+    def _write(self, transaction: Transaction, block: bytes) -> Generator[Effect, Result, None]:
+        if transaction.lead:
+            block, transaction.lead = transaction.lead + block, b""
+        refused = yield WriteBlock(block)
+        if isinstance(refused, Refusal):
+            transaction.trouble = refused
+            transaction.drafting = False
+
+    def _end_of_chunk(self, event: EndOfChunk) -> Conversation:
+        trouble = self._under_way().trouble
+        if event.last:
+            return (yield from self._end())
+        if trouble is None:
+            return r.OK
+        yield from self._drop()
+        return Reply.of(trouble)
+
+    def _end_of_data(self, _event: EndOfData) -> Conversation:
+        return (yield from self._end())
+
+    def _end(self) -> Conversation:
+        """The message is whole: what became of it?"""
+        transaction = self._under_way()
+        transaction.watcher.finish()
+        if transaction.trouble is None and (transaction.lead or transaction.held is not None):
+            rest = self._release(transaction) if transaction.held is not None else b""
+            yield from self._write(transaction, rest)
+        trouble = LOOPING if transaction.watcher.hops >= HOPS else transaction.trouble
+        if trouble is not None:
+            yield from self._drop()
+            return Reply.of(trouble)
+        self._transaction = None
+        result = yield Commit(Envelope(transaction.sender, tuple(transaction.recipients)))
+        if isinstance(result, Committed):
+            return r.accepted(result.message)
+        assert isinstance(result, Refusal)
+        return Reply.of(result)
+
+    def _under_way(self) -> Transaction:
+        assert self._transaction is not None, "the receiver keeps the order of commands"
+        return self._transaction
+
+
+# Any: the key says which event a method takes.
+_AT_ONCE: Final[dict[type[Event], Callable[[Reception, Any], Reply]]] = {
+    Mail: Reception._mail,
+    StartTls: Reception._start_tls,
+    Verify: Reception._verify,
+}
+_ASKING: Final[dict[type[Event], Callable[[Reception, Any], Conversation]]] = {
+    Hello: Reception._hello,
+    Auth: Reception._auth,
+    AuthResponse: Reception._auth_response,
+    Rcpt: Reception._rcpt,
+    Data: Reception._data,
+    Chunk: Reception._chunk,
+    Content: Reception._content,
+    EndOfData: Reception._end_of_data,
+    EndOfChunk: Reception._end_of_chunk,
+    Reset: Reception._reset,
+    Quit: Reception._quit,
+}

@@ -1,0 +1,85 @@
+"""The octets that a client has sent and nobody has looked at yet: the only input buffer of the receiver.
+
+Time is linear in what comes, however it is cut; nothing is kept of a line that is too long but its last octet.
+"""
+
+from __future__ import annotations
+
+
+class Incoming:
+    """Give out lines and blocks in the order in which the octets came."""
+
+    __slots__ = ("_at", "_data", "_later", "_skipping", "overlong")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0  # what is before it in _data has been given out
+        self._later = bytearray()  # behind _data: growing it copies nothing
+        self._skipping = False
+        self.overlong = False
+        """The line just given was longer than its limit."""
+
+    @property
+    def size(self) -> int:
+        """Octets waiting."""
+        return len(self._data) - self._at + len(self._later)
+
+    def add(self, data: bytes) -> None:
+        """More octets have come."""
+        if self._at == len(self._data) and not self._later:
+            self._data, self._at = data, 0
+        else:
+            self._later += data
+
+    def line(self, limit: int) -> bytes | None:
+        """The next line without its LF, or None when its end has not come. A line of more than `limit` octets, LF
+        counted, comes as its last octet alone and with `overlong`."""
+        end = self._data.find(b"\n", self._at)
+        if end < 0 and self._join():
+            end = self._data.find(b"\n")
+        if end < 0:
+            self._keep_little(limit)
+            return None
+        line = self._data[self._at : end]
+        self._at = end + 1
+        self.overlong = self._skipping or len(line) >= limit
+        self._skipping = False
+        return line[-1:] if self.overlong else line
+
+    def take(self, most: int) -> bytes:
+        """Up to `most` octets, b"" when there are none."""
+        if self._at == len(self._data) and not self._join():
+            return b""
+        if self._at or len(self._data) > most:
+            block = self._data[self._at : self._at + most]
+            self._at += len(block)
+        else:
+            block, self._data = self._data, b""
+        return block
+
+    def give_back(self, octets: bytes) -> None:
+        """Put the end of the block just taken in front again."""
+        if octets:
+            self._data = octets + self._data[self._at :]
+            self._at = 0
+
+    def begins_with(self, word: bytes) -> bool:
+        """True when this word, in upper case here and in any there, comes next."""
+        self._join()
+        return self._data[self._at : self._at + len(word)].upper() == word
+
+    def _join(self) -> bool:
+        """Move what came later behind what is left; False when nothing came."""
+        if not self._later:
+            return False
+        self._data = self._data[self._at :] + bytes(self._later)
+        self._at = 0
+        self._later.clear()
+        return True
+
+    def _keep_little(self, limit: int) -> None:
+        """No line end among what is left: keep the line if it may still be short enough, else its last octet."""
+        self._data, self._at = self._data[self._at :], 0
+        if self._skipping or len(self._data) > limit:
+            self._skipping = True
+            self._data = self._data[-1:]

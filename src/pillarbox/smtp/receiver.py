@@ -1,0 +1,475 @@
+"""The server's side of SMTP (RFC 5321) without I/O: bytes in, events out, answers in, bytes out.
+
+Each event is a question, and the next one comes only when it is answered (Chunk and Content want no answer); a positive
+answer advances the order of commands. What the machine can say by itself it says. The rules that must stay true: octets
+of a message are never read as commands, nothing that came before a TLS handshake counts after it, every buffer has a
+bound, and how the input is cut into pieces changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Final
+
+from pillarbox.content import ChunkDecoder, Unstuffer
+from pillarbox.smtp import commands
+from pillarbox.smtp import replies as r
+from pillarbox.smtp.events import (
+    Auth,
+    AuthResponse,
+    Chunk,
+    Content,
+    Data,
+    EndOfChunk,
+    EndOfData,
+    Event,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+    Verify,
+)
+from pillarbox.smtp.incoming import Incoming
+from pillarbox.smtp.order import ORDERS, State
+from pillarbox.smtp.reply import Dialect, Reply
+
+_BLOCK: Final = 65536  # octets of content in one event
+_CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
+# A web page can make a browser post to us what the page wants: it must not get as far as the body (chasquid, Postfix).
+_WEB: Final = frozenset(
+    (b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"PRI")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Octets of a line with its CR LF (RFC 5321 section 4.5.3.1.4 wants 512 at least, RFC 4954 section 4 12288 for
+    AUTH), and bad commands in a row until the client is sent away."""
+
+    command_line: int = 4096
+    auth_line: int = 12288
+    bad_commands: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a service offers in EHLO beside what every one does. `size`: octets, 0 for no limit. `starttls`: there is a
+    certificate. `mechanisms` of AUTH in upper case, before TLS only with `cleartext`."""
+
+    size: int = 0
+    starttls: bool = False
+    mechanisms: tuple[bytes, ...] = ()
+    cleartext: bool = False
+
+
+class _Phase(Enum):
+    """What the octets that come now are."""
+
+    COMMANDS = auto()
+    SASL = auto()
+    CONTENT = auto()
+    CONTENT_END = auto()
+    CHUNK = auto()
+    TLS = auto()
+    CLOSED = auto()
+
+
+class _Progress(Enum):
+    AGAIN = auto()  # something was done, without an event
+    WAIT = auto()  # nothing can be done with what has come
+
+
+_Step = Event | _Progress
+_AGAIN: Final = _Progress.AGAIN
+_WAIT: Final = _Progress.WAIT
+
+
+class Receiver:
+    """One SMTP connection, server's side. `me` is the host's name, `greeting` what stands before ESMTP (b"": `me`)."""
+
+    __slots__ = (
+        "_asked", "_authenticated", "_bad", "_chunks", "_content", "_dialect", "_farewell", "_greeting", "_idle",
+        "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_phase", "_refused", "_secure",
+        "_state", "_utf8", "_wary",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        me: bytes,
+        *,
+        greeting: bytes = b"",
+        dialect: Dialect = Dialect.MODERN,
+        offer: Offer = Offer(),
+        limits: Limits = Limits(),
+    ) -> None:
+        self._me = me.decode("ascii", "replace")
+        self._greeting = greeting.decode("ascii", "replace") or self._me
+        self._dialect = dialect
+        self._order = ORDERS[dialect]
+        self._offer = offer
+        self._limits = limits
+        self._secure = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Everything that was said so far, on both sides."""
+        self._incoming = Incoming()
+        self._out: list[bytes] = []
+        self._asked: Event | None = None
+        self._farewell: Reply | None = None
+        self._phase = _Phase.COMMANDS
+        self._state = self._idle = State.STRANGER
+        self._authenticated = False
+        self._utf8 = False  # the transaction has SMTPUTF8
+        self._bad = 0  # bad commands in a row
+        self._wary = False  # DATA was refused just now
+        self._content = Unstuffer()
+        self._chunks = ChunkDecoder()
+        self._left = 0  # octets of the chunk still to come
+        self._last = False  # it is the last one
+        self._refused: Reply | None = None  # what to say when the chunk, out of order, is over
+
+    # what a driver calls
+
+    def greet(self) -> None:
+        """Say who we are; over TLS from the start, call `secured` before."""
+        self._say(r.greeting(self._greeting))
+
+    def receive(self, data: bytes) -> None:
+        """Octets from the client, in pieces of any size. Look at `buffered` and stop reading when it grows."""
+        if self._phase not in (_Phase.CLOSED, _Phase.TLS):
+            self._incoming.add(data)
+
+    def eof(self) -> None:
+        """The client sends no more. What came whole is still answered; half a command or message is nothing."""
+
+    def next_event(self) -> Event | None:
+        """The next question, or None: first more octets, an answer, or a TLS handshake is needed."""
+        while self._asked is None:
+            step = _READERS[self._phase](self)
+            if step is _WAIT:
+                return None
+            if not isinstance(step, _Progress):
+                if not isinstance(step, Content | Chunk):
+                    self._asked = step
+                return step
+        return None
+
+    def answer(self, reply: Reply) -> None:
+        """The answer to the last event; a positive one advances the conversation. The one to Hello, if positive, is
+        said with our name and extensions."""
+        event, self._asked = self._asked, None
+        assert event is not None, "nothing was asked"
+        if reply.positive:
+            self._bad = 0
+            if isinstance(event, Hello):
+                reply = self._hello(event)
+        self._say(reply)
+        self._advance(event, reply)
+        if reply.final:
+            self._phase = _Phase.CLOSED
+        if self._farewell is not None:
+            self.dismiss(self._farewell)
+
+    def dismiss(self, reply: Reply) -> None:
+        """Say this (a 421) and close; when an answer is owed, right behind it."""
+        if self._asked is not None:
+            self._farewell = reply
+        elif self._phase is not _Phase.CLOSED:
+            self._hang_up(reply)
+
+    def secured(self) -> None:
+        """The TLS handshake is done. Nothing said before counts any more (RFC 3207 section 4.2); least of all what came
+        in clear behind STARTTLS, for anybody on the way may have put it there."""
+        self._forget()
+        self._secure = True
+
+    def data_to_send(self) -> bytes:
+        """Octets for the client since the last call."""
+        if not self._out:
+            return b""
+        octets = b"".join(self._out)
+        self._out.clear()
+        return octets
+
+    @property
+    def wants_tls(self) -> bool:
+        """Send what there is, then make the handshake and call `secured`; no events until then."""
+        return self._phase is _Phase.TLS
+
+    @property
+    def closing(self) -> bool:
+        """Send what there is, then close."""
+        return self._phase is _Phase.CLOSED
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet looked at."""
+        return self._incoming.size
+
+    # octets to events
+
+    def _read_command(self) -> _Step:
+        limit = self._limits.command_line
+        if self._incoming.size > limit and self._incoming.begins_with(b"AUTH "):
+            limit = self._limits.auth_line
+        line = self._line(limit, r.LINE_TOO_LONG)
+        if isinstance(line, _Progress):
+            return line
+        verb, _, argument = line.partition(b" ")
+        verb = verb.upper()
+        row = self._order.get(verb)
+        if row is None:
+            return self._unknown(verb)
+        self._wary = False
+        refusal = row[self._state]
+        if refusal is not None and verb != b"BDAT":
+            self._wary = verb == b"DATA"
+            return self._bad_command(refusal)
+        step = _COMMANDS[verb](self, argument.strip(b" "))
+        return self._bad_command(step) if isinstance(step, Reply) else step
+
+    def _unknown(self, verb: bytes) -> _Step:
+        if verb in _WEB:
+            return self._hang_up(r.NOT_THE_WEB)
+        if self._wary:
+            # A client that does not wait for 354 is sending its message: not one more line of it is a command.
+            return self._hang_up(r.NOT_COMMANDS)
+        return self._bad_command(r.UNIMPLEMENTED if verb.isalnum() else r.UNREADABLE)
+
+    def _read_response(self) -> _Step:
+        line = self._line(self._limits.auth_line, r.AUTH_TOO_LONG)
+        if isinstance(line, _Progress):
+            return line
+        self._phase = _Phase.COMMANDS
+        return AuthResponse(line)
+
+    def _read_content(self) -> _Step:
+        block = self._incoming.take(_BLOCK)
+        if not block:
+            return _WAIT
+        content = self._content
+        text = content.feed(block)
+        if content.bare_newline:
+            return self._hang_up(r.BARE_NEWLINE)
+        if content.finished:
+            if content.rest:
+                self._incoming.give_back(block[-content.rest :])
+            self._phase = _Phase.CONTENT_END
+        return Content(text) if text else _AGAIN
+
+    def _end_content(self) -> _Step:
+        self._phase = _Phase.COMMANDS
+        return EndOfData()
+
+    def _read_chunk(self) -> _Step:
+        if not self._left:
+            return self._end_chunk()
+        block = self._incoming.take(min(self._left, _BLOCK))
+        if not block:
+            return _WAIT
+        self._left -= len(block)
+        if self._refused is not None:
+            return _AGAIN
+        text = self._chunks.feed(block)
+        if self._chunks.bare_newline:
+            return self._hang_up(r.BARE_NEWLINE)
+        return Content(text) if text else _AGAIN
+
+    def _end_chunk(self) -> _Step:
+        refused, self._refused = self._refused, None
+        if refused is None and self._last and (rest := self._chunks.finish()):
+            return Content(rest)
+        self._phase = _Phase.COMMANDS
+        return EndOfChunk(self._last) if refused is None else self._bad_command(refused)
+
+    def _nothing(self) -> _Step:
+        return _WAIT
+
+    def _line(self, limit: int, too_long: Reply) -> bytes | _Progress:
+        """The next line without its end, or what to do as there is none."""
+        line = self._incoming.line(limit)
+        if line is None:
+            return _WAIT
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        elif self._dialect is Dialect.MODERN:
+            return self._hang_up(r.BARE_NEWLINE)
+        if self._incoming.overlong:
+            self._phase = _Phase.COMMANDS
+            return self._bad_command(too_long)
+        return line
+
+    # commands to events, or to the reply that refuses them
+
+    def _on_hello(self, argument: bytes, *, extended: bool) -> _Step | Reply:
+        if self._dialect is Dialect.MODERN and (not argument or _CONTROL.search(argument)):
+            return r.NAME_MISSING
+        return Hello(argument, extended)
+
+    def _on_helo(self, argument: bytes) -> _Step | Reply:
+        return self._on_hello(argument, extended=False)
+
+    def _on_ehlo(self, argument: bytes) -> _Step | Reply:
+        return self._on_hello(argument, extended=True)
+
+    def _on_mail(self, argument: bytes) -> _Step | Reply:
+        return commands.mail(argument)
+
+    def _on_rcpt(self, argument: bytes) -> _Step | Reply:
+        return commands.rcpt(argument, utf8=self._utf8)
+
+    def _on_data(self, argument: bytes) -> _Step | Reply:
+        if argument and self._dialect is Dialect.MODERN:
+            self._wary = True
+            return r.NO_ARGUMENT
+        return Data()
+
+    def _on_bdat(self, argument: bytes) -> _Step | Reply:
+        chunk = commands.bdat(argument)
+        if isinstance(chunk, Reply):
+            # Without a size nobody knows where the octets end and commands begin again.
+            return self._hang_up(chunk)
+        self._phase = _Phase.CHUNK
+        self._left, self._last = chunk.size, chunk.last
+        self._refused = self._order[b"BDAT"][self._state]
+        if self._refused is not None:
+            return _AGAIN
+        if self._state is State.RCPT:
+            self._chunks = ChunkDecoder()
+            self._state = State.CHUNKS
+        return chunk
+
+    def _on_rset(self, argument: bytes) -> _Step | Reply:
+        return r.NO_ARGUMENT if argument and self._dialect is Dialect.MODERN else Reset()
+
+    def _on_noop(self, _argument: bytes) -> _Step | Reply:
+        self._say(r.OK)
+        return _AGAIN
+
+    def _on_help(self, _argument: bytes) -> _Step | Reply:
+        self._say(r.HELP)
+        return _AGAIN
+
+    def _on_vrfy(self, argument: bytes) -> _Step | Reply:
+        return Verify(argument)
+
+    def _on_quit(self, _argument: bytes) -> _Step | Reply:
+        return Quit()
+
+    def _on_starttls(self, argument: bytes) -> _Step | Reply:
+        if self._secure:
+            return r.TLS_ALREADY
+        if not self._offer.starttls:
+            return r.UNIMPLEMENTED
+        return r.NO_ARGUMENT if argument else StartTls()
+
+    def _on_auth(self, argument: bytes) -> _Step | Reply:
+        if not self._offer.mechanisms:
+            return r.AUTH_UNAVAILABLE
+        if not self._secure and not self._offer.cleartext:
+            return r.AUTH_NEEDS_TLS
+        return r.AUTH_ALREADY if self._authenticated else commands.auth(argument)
+
+    # answers to states
+
+    def _advance(self, event: Event, reply: Reply) -> None:
+        match event:
+            case Hello() | Reset() if reply.positive:
+                if isinstance(event, Hello):
+                    self._idle = State.READY
+                self._state = self._idle
+            case Mail() if reply.positive:
+                self._state = State.MAIL
+                self._utf8 = event.smtputf8
+            case Rcpt() if reply.positive:
+                self._state = State.RCPT
+            case Data() if reply.positive:
+                self._phase = _Phase.CONTENT
+                self._content = Unstuffer()
+            case Data():
+                self._wary = True
+            case EndOfData():
+                self._state = self._idle
+            case EndOfChunk(last):
+                # RFC 3030 section 2: one refused chunk refuses the message; chunks behind it are out of order now.
+                if last or not reply.positive:
+                    self._state = self._idle
+            case StartTls() if reply.positive:
+                self._phase = _Phase.TLS
+            case Quit():
+                self._phase = _Phase.CLOSED
+            case Auth() | AuthResponse():
+                self._advance_auth(reply)
+
+    def _advance_auth(self, reply: Reply) -> None:
+        if reply.code == 334:
+            self._phase = _Phase.SASL
+        elif reply.positive:
+            self._authenticated = True
+
+    def _hello(self, event: Hello) -> Reply:
+        if not event.extended:
+            return r.hello(self._me)
+        return _ehlo(self._me, self._dialect, self._offer, self._secure, self._authenticated)
+
+    def _say(self, reply: Reply) -> None:
+        self._out.append(reply.encode(self._dialect))
+
+    def _bad_command(self, reply: Reply) -> _Progress:
+        self._say(reply)
+        self._bad += 1
+        return self._hang_up(r.TOO_MANY_ERRORS) if self._bad >= self._limits.bad_commands else _AGAIN
+
+    def _hang_up(self, reply: Reply) -> _Progress:
+        self._say(reply)
+        self._phase = _Phase.CLOSED
+        self._incoming = Incoming()
+        return _WAIT
+
+
+_READERS: Final[dict[_Phase, Callable[[Receiver], _Step]]] = {
+    _Phase.COMMANDS: Receiver._read_command,
+    _Phase.SASL: Receiver._read_response,
+    _Phase.CONTENT: Receiver._read_content,
+    _Phase.CONTENT_END: Receiver._end_content,
+    _Phase.CHUNK: Receiver._read_chunk,
+    _Phase.TLS: Receiver._nothing,
+    _Phase.CLOSED: Receiver._nothing,
+}
+_COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
+    b"HELO": Receiver._on_helo,
+    b"EHLO": Receiver._on_ehlo,
+    b"MAIL": Receiver._on_mail,
+    b"RCPT": Receiver._on_rcpt,
+    b"DATA": Receiver._on_data,
+    b"BDAT": Receiver._on_bdat,
+    b"RSET": Receiver._on_rset,
+    b"NOOP": Receiver._on_noop,
+    b"HELP": Receiver._on_help,
+    b"VRFY": Receiver._on_vrfy,
+    b"QUIT": Receiver._on_quit,
+    b"STARTTLS": Receiver._on_starttls,
+    b"AUTH": Receiver._on_auth,
+}
+
+
+@lru_cache(maxsize=64)
+def _ehlo(me: str, dialect: Dialect, offer: Offer, secure: bool, authenticated: bool) -> Reply:
+    """The extensions that may be used now."""
+    if dialect is Dialect.QMAIL:
+        keywords = ["PIPELINING", "8BITMIME"]
+    else:
+        size = f"SIZE {offer.size}" if offer.size else "SIZE"
+        keywords = ["PIPELINING", size, "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
+    if offer.starttls and not secure:
+        keywords.append("STARTTLS")
+    if offer.mechanisms and (secure or offer.cleartext) and not authenticated:
+        keywords.append(b" ".join((b"AUTH", *offer.mechanisms)).decode("ascii"))
+    return r.hello(me, tuple(keywords))
