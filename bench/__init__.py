@@ -1,0 +1,1 @@
+"""What `make bench` measures. Figures and what they mean: docs/benchmarks.md."""

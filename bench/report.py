@@ -1,0 +1,74 @@
+"""The figures as text: for the terminal, and between the two marks in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+from bench import machine, memory
+from bench.accept import Rates
+from bench.memory import Growth
+
+PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
+BEGIN, END = "<!-- measured: make bench writes what stands from here -->\n", "<!-- to here -->\n"
+
+GOAL_ACCEPT = 2.5  # times Postfix
+GOAL_GROWTH = 32 << 20  # octets, of each role but auth
+GOAL_IDLE = 40_000  # octets of each connection
+
+
+def conditions(scratch: Path) -> list[str]:
+    """When and where."""
+    return [
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine.description()}, {machine.filesystem(scratch)}, "
+        f"Python {platform.python_version()}.",
+        "",
+    ]
+
+
+def accepted(results: list[Rates]) -> list[str]:
+    """A table of all targets, and Pillarbox beside the others."""
+    rate = {result.name: result.rate for result in results}
+    lines = [
+        "| durable accept | accepted/s | each pass | x Postfix | of smtp-sink | in Maildir/s | last in Maildir |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        each = ", ".join(f"{accepted:.0f}" for accepted in result.accepted)
+        times = f"{result.rate / rate['Postfix']:.2f}" if "Postfix" in rate else "-"
+        share = f"{result.rate / rate['smtp-sink']:.0%}"
+        delivered = f"{sorted(result.delivered)[len(result.delivered) // 2]:.0f}" if result.delivered else "-"
+        lag = f"{result.lag * 1000:.0f} ms after the last 250" if result.delivered else "-"
+        lines.append(f"| {result.name} | {result.rate:.0f} | {each} | {times} | {share} | {delivered} | {lag} |")
+    lines.append("")
+    if "Postfix" in rate:
+        times_ours = rate["Pillarbox"] / rate["Postfix"]
+        lines += [_verdict(f"Goal: at least {GOAL_ACCEPT} times Postfix", times_ours >= GOAL_ACCEPT), ""]
+    return lines
+
+
+def grown(growths: list[Growth]) -> list[str]:
+    """A table of all processes."""
+    lines = ["| 100 MB in and out | before, MB | grew by at most, MB |", "|---|---|---|"]
+    lines += [f"| {each.role} | {each.before / 1e6:.1f} | {each.growth / 1e6:.1f} |" for each in growths]
+    most = max(each.growth for each in growths if each.role != "auth")
+    return [*lines, "", _verdict("Goal: no role but auth grows by more than 32 MB", most <= GOAL_GROWTH), ""]
+
+
+def idle(octets: float) -> list[str]:
+    """One line."""
+    said = f"{memory.IDLE} idle SMTP connections cost {octets / 1000:.1f} kB each, over all roles."
+    return [said, "", _verdict("Goal: at most 40 kB", octets <= GOAL_IDLE), ""]
+
+
+def _verdict(goal: str, met: bool) -> str:
+    return f"{goal}: {'met' if met else 'NOT met'}."
+
+
+def write(lines: list[str]) -> None:
+    """Put the figures into the page, in place of the old ones."""
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + END + after)
