@@ -48,6 +48,11 @@ def test_a_refusal_can_say_nothing_but_its_own_line(text: str) -> None:
     assert len(wire) <= 512
 
 
+def test_a_long_reason_is_cut_to_the_length_of_a_reply_line() -> None:
+    wire = Reply.of(Refusal(Status(4, 3, 0), "why" * 1000)).wire
+    assert wire.startswith(b"-ERR [SYS/TEMP] whywhy") and wire.endswith(b"\r\n") and len(wire) <= 512
+
+
 def test_every_reply_of_the_catalogue_is_a_line_within_rfc_2449() -> None:
     replies = [value for value in vars(r).values() if isinstance(value, Reply) and value is not r.SENT]
     assert len(replies) > 20

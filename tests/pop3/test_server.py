@@ -215,6 +215,12 @@ def test_a_refused_password_needs_the_name_again() -> None:
     assert events(text, answers=[r.ok(b""), r.AUTHORIZATION_FAILED]) == [User(b"joe"), Pass(b"one")]
 
 
+@pytest.mark.parametrize("line", [b"APOP ann " + DIGEST, b"AUTH PLAIN AGEAYg=="])
+def test_a_name_given_before_another_way_in_was_refused_is_gone(line: bytes) -> None:
+    text = b"USER joe\r\n" + line + b"\r\nPASS two\r\n"
+    assert Pass(b"two") not in events(text, answers=[r.ok(b""), r.AUTHORIZATION_FAILED])
+
+
 @pytest.mark.parametrize(
     "text", [b"USER joe\r\nPASS secret\r\n", b"APOP joe " + DIGEST + b"\r\n", b"AUTH PLAIN AGEAYg==\r\n"]
 )
@@ -241,6 +247,12 @@ def test_a_failed_exchange_returns_to_before_the_login() -> None:
     answers = [r.challenge(b""), r.AUTHORIZATION_FAILED]
     assert said(b"AUTH PLAIN\r\nx\r\nRETR 1\r\n") != b""
     assert events(b"AUTH PLAIN\r\nx\r\nRETR 1\r\n", answers=answers) == [Auth(b"PLAIN", None), AuthResponse(b"x")]
+
+
+def test_a_response_may_be_as_long_as_rfc_5034_says() -> None:
+    line = b"A" * (LONGEST_AUTH_LINE - 1)
+    text = b"AUTH PLAIN\r\n" + line + b"\r\n"
+    assert events(text, answers=[r.challenge(b"")]) == [Auth(b"PLAIN", None), AuthResponse(line)]
 
 
 def test_a_response_that_is_too_long_ends_the_exchange_and_is_not_kept() -> None:

@@ -109,7 +109,6 @@ class Server:
         """TLS is on. RFC 2595 section 4: forget all that the client said before, also what is not yet read."""
         self._input.clear()
         self._searched = 0
-        self._too_long = False
         self._state = State.AUTHORIZATION
         self._bad = 0
         self._wants_tls = False

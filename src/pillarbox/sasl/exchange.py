@@ -21,7 +21,6 @@ OFFERED_KEYED = (b"CRAM-MD5",)
 
 # Octets of one name or password. RFC 4616 section 2 wants 255 at least.
 LONGEST_FIELD = 1024
-_LONGEST_LINE = 4 * (3 * LONGEST_FIELD + 2) // 3 + 4
 _DIGEST_LENGTH = 32
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
 _HEX = b"0123456789abcdef"
@@ -72,7 +71,7 @@ class Exchange:
         if initial and (line is None or self._server_first):
             # qmail's AUTH ignores an initial response to CRAM-MD5.
             return self._advance(None)
-        response = b"" if initial and line == b"=" else _decode(line)
+        response = b"" if line == b"=" else _decode(line)
         if response is None:
             return self._end(Problem.MALFORMED)
         if initial:
@@ -143,6 +142,6 @@ def _fits(field: bytes) -> bool:
 
 def _decode(line: bytes | None) -> bytes | None:
     """RFC 4648 section 4, with missing padding tolerated as qmail's AUTH does. None when it is not base64 or empty."""
-    if not line or len(line) > _LONGEST_LINE or not _BASE64.fullmatch(line):
+    if not line or not _BASE64.fullmatch(line):
         return None
     return a2b_base64(line + b"=" * (-len(line) % 4))

@@ -236,7 +236,6 @@ class Retrieval:
                 return (yield from self._log_in(claim))
 
     def _log_in(self, claim: Credentials) -> Conversation:
-        self._name, self._exchange = b"", None
         identity = yield Authenticate(claim)
         if isinstance(identity, Refusal):
             return (yield from self._not_authorized(identity))
