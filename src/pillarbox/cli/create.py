@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,24 +111,25 @@ def _role_user_line() -> Iterator[str]:
 
 
 def _made(directory: Path, place: Place, user: User) -> bool:
-    """Make one place of the home unless it is there. A place of the roles that is root's was left by a start that was
-    killed before the chown: that is finished."""
-    owner = user if place.roles and os.getuid() == 0 else None
+    """Make one place of the home unless it is there, whosever it is."""
     if directory.is_dir():
-        if owner is not None and directory.stat().st_uid == 0:
-            os.chown(directory, owner.uid, owner.gid)
         return False
-    _make_directory(directory, place.mode, owner)
+    _make_directory(directory, place.mode, user if place.roles and os.getuid() == 0 else None)
     return True
 
 
 def _make_directory(directory: Path, mode: int, owner: User | None) -> None:
-    """With its missing parents, and with exactly this mode whatever the umask."""
+    """With its missing parents, and with exactly this mode whatever the umask. It has its name only when its mode and
+    owner are right; what a killed start left under the other name is empty and goes, whosever it is."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700)
+    fresh = directory.with_name(f".{directory.name}.new")
+    with suppress(FileNotFoundError):
+        fresh.rmdir()
+    fresh.mkdir(mode=0o700)
     if owner is not None:
-        os.chown(directory, owner.uid, owner.gid)
-    directory.chmod(mode)
+        os.chown(fresh, owner.uid, owner.gid)
+    fresh.chmod(mode)
+    os.rename(fresh, directory)
 
 
 def _tls(home: Path, me: str, user: User) -> Iterator[str]:

@@ -50,6 +50,12 @@ def existing(environ: Mapping[str, str], qmail: Path = QMAIL) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pillarbox"
 
 
+def require(home: Path) -> None:
+    """Raises NoHome unless the home was set up."""
+    if not (home / "control" / "me").exists():
+        raise NoHome(f"{home}: not set up; run: pillarbox init --home DIR --me HOST")
+
+
 def refuse_beside_qmail_send(qmail: Path) -> None:
     """Raises NoHome unless the lock of qmail-send (queue/lock/sendmutex) can be had."""
     try:

@@ -6,6 +6,7 @@ found problems; 100 it cannot be done as asked; 111 not now, try again (qmail's 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -17,11 +18,17 @@ import click
 
 from pillarbox import __version__
 from pillarbox.cli.home import resolve
-from pillarbox.status import Failure, SystemTrouble
+from pillarbox.status import Failure
 
 PERMANENT = 100
 TEMPORARY = 111
 INTERRUPTED = 130
+_REMEDIES = {
+    errno.EACCES: "; run this as root, or as the home's owner",
+    errno.EPERM: "; run this as root, or as the home's owner",
+    errno.ENOSPC: "; make room on that disk",
+    errno.EDQUOT: "; make room in that quota",
+}
 NOBODY_READS = 141  # as a program that SIGPIPE ended
 
 _home = click.option("--home", metavar="DIR", help="Pillarbox's directory (default: $PILLARBOX_HOME, else found).")
@@ -199,7 +206,8 @@ def status(arguments: list[str]) -> int:
         return NOBODY_READS
     except OSError as problem:
         where = f"{os.fsdecode(problem.filename)}: " if isinstance(problem.filename, str | bytes) else ""
-        return _complain(where + SystemTrouble.of(problem).text, TEMPORARY)
+        remedy = _REMEDIES.get(problem.errno or 0, "")
+        return _complain(where + (problem.strerror or str(problem)) + remedy, TEMPORARY)
     except (KeyboardInterrupt, click.Abort):
         return _complain("interrupted", INTERRUPTED)
     except Exception as bug:

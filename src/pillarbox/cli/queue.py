@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pillarbox.cli.home import Lock
+from pillarbox.cli.home import Lock, require
 from pillarbox.cli.layout import User, role_user
 from pillarbox.cli.output import complain, printable, table
 from pillarbox.queue import inquiry
@@ -44,6 +44,7 @@ class CutOff(Failure):
 
 def queue(home: Path, verb: str, ids: tuple[int, ...], to: str | None, sender: str | None) -> int:
     """Carry out one of inquiry's verbs and show what it says; the exit status. Raises Failure."""
+    require(home)
     request: dict[str, object] = {"verb": verb}
     if to is not None:
         request["to"] = to
