@@ -11,9 +11,10 @@ import socket
 import sys
 from pathlib import Path
 
-from pillarbox.cli.create import create, first_account
-from pillarbox.cli.home import LOCK, Lock
-from pillarbox.cli.layout import User, caller, role_user, unreachable
+from pillarbox.cli.create import create
+from pillarbox.cli.first import first_account
+from pillarbox.cli.home import Lock
+from pillarbox.cli.layout import User, role_user, unreachable
 from pillarbox.cli.notify import tell_systemd
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import Complaint, Listener, Settings, read
@@ -22,7 +23,7 @@ from pillarbox.roles import auth, owner, pop3d, queue, smtpd, users
 from pillarbox.roles.house import House
 from pillarbox.roles.log import Log
 from pillarbox.roles.process import become, raise_descriptor_limit
-from pillarbox.roles.supervisor import Supervisor
+from pillarbox.roles.supervisor import Run, Supervisor
 from pillarbox.status import Failure, Status
 
 PUBLIC = "run/queue"
@@ -46,7 +47,7 @@ def serve(home: Path) -> int:
     house = House(home, settings, _bound(settings))
     house.read_certificates()
     _refuse_unusable(home, user)
-    login, password = first_account(home)
+    login, password = first_account(home, settings, user)
     house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
     house.public = listening.unix(home / PUBLIC, 0o600)
     raise_descriptor_limit()
@@ -66,7 +67,7 @@ def serve(home: Path) -> int:
     return status
 
 
-def _roles() -> list[tuple[str, object, int]]:
+def _roles() -> list[tuple[str, Run, int]]:
     cores = len(os.sched_getaffinity(0))
     return [
         ("queue", queue.run, 1),

@@ -223,6 +223,11 @@ class Schedule:
 
     # Marks.
 
+    @property
+    def unsettled(self) -> int:
+        """How many marks are not yet in the engine."""
+        return len(self._marks)
+
     def marks(self) -> list[Mark]:
         """All that is not yet in the engine, oldest first."""
         return self._marks.copy()

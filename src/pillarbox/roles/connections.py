@@ -6,9 +6,10 @@ import asyncio
 import os
 import socket
 import ssl
+import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from pillarbox.control.table import Listener
 from pillarbox.net import tls
@@ -51,6 +52,7 @@ class Connections:
         self._servers: list[asyncio.Server] = []
         self._drained = self.loop.create_future()
         self._draining = False
+        self.loop.set_exception_handler(self._bug)
         self._control = LoopLink(self.loop, Link(control, SUPERVISOR_SAYS), self._told, self._alone)
 
     async def serve(self) -> None:
@@ -96,6 +98,13 @@ class Connections:
 
     def _too_many(self, client: str) -> bool:
         return self._from[client] >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
+
+    def _bug(self, _loop: asyncio.AbstractEventLoop, facts: dict[str, Any]) -> None:
+        """What nobody foresaw, in a callback of the loop: one line in the log, and life goes on."""
+        bug = facts.get("exception")
+        told = traceback.format_exception(bug) if isinstance(bug, BaseException) else [str(facts.get("message"))]
+        line = "".join(told[-3:]).strip().replace("\n", " / ")
+        self._log.say(f"alert: {self._role} has a bug: {line}", "bug", trace=line)
 
     # what the supervisor says
 
@@ -151,7 +160,7 @@ class Door(asyncio.Protocol):
         self._connections, self._listener = connections, listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
         conversation = self._connections.admit(self._listener, transport)
         if conversation is None:
             if self._listener.service not in ("submissions", "pop3s"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Generator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from pillarbox.net.tls import Tls, TlsFailed
 from pillarbox.sessions.effects import Effect
@@ -111,7 +111,7 @@ class Conversation(asyncio.Protocol):
     # asyncio calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
         self._transport = transport
         now = self._loop.time()
         self._end = now + self._limits.total

@@ -60,6 +60,7 @@ def keep_only(descriptors: set[int]) -> None:
     """Close every descriptor but these."""
     start = 0
     for descriptor in sorted(descriptors):
-        os.closerange(start, descriptor)
+        if start < descriptor:  # an empty range is not one to close_range(2): it would close everything
+            os.closerange(start, descriptor)
         start = descriptor + 1
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pillarbox import sasl
+from pillarbox.admission import Admission
+from pillarbox.control.morercpthosts import MoreHosts
 from pillarbox.control.table import Listener
 from pillarbox.roles import connections
 from pillarbox.roles.connections import Connections
@@ -23,6 +26,10 @@ from pillarbox.roles.logins import Logins
 from pillarbox.roles.looplink import Questions
 from pillarbox.roles.verbs import Verb
 from pillarbox.sessions import effects
+from pillarbox.sessions.reception import Exchange, Reception
+from pillarbox.smtp import replies as r
+from pillarbox.smtp.receiver import Receiver
+from pillarbox.smtp.reply import Dialect
 from pillarbox.status import Refusal, Status
 
 TOTAL = 4 * 3600.0  # seconds of one session
@@ -106,8 +113,10 @@ class Smtpd:
         self.users = Questions()
         self.logins = Logins("smtpd", self._log)
         self._connections = Connections(
-            "smtpd", house, control, welcome=self._welcome, attach=self._attach, full=b"", log=self._log
-        )
+            "smtpd", house, control, welcome=self._welcome, attach=self._attach,
+            full=r.BUSY.encode(Dialect.MODERN), log=self._log,
+        )  # fmt: skip
+        self._settle()
 
     async def serve(self) -> None:
         """To the role's end."""
@@ -132,7 +141,31 @@ class Smtpd:
         return PENDING
 
     def _welcome(self, listener: Listener, client: str, gone: Callable[[Conversation], None]) -> Conversation:
-        raise NotImplementedError
+        house, context = self._house, self._connections.context
+        if self._settings is not house.settings:
+            self._settle()
+        implicit = listener.service == "submissions"
+        facts = Exchange(
+            service=listener.service,
+            me=house.settings.me,
+            client=client.encode("ascii", "replace"),
+            admission=self._admission,
+            clock=time.time,
+            token=_token,
+            starttls=context is not None and not implicit,
+            mechanisms=self._mechanisms,
+            cleartext=house.settings.authcleartext,
+        )
+        machine = Receiver(house.settings.me, greeting=house.settings.smtpgreeting, offer=facts.offer)
+        parts = (machine, Reception(facts), ReceptionExecutor(self, client))
+        return Conversation(self.loop, parts, self._patience, context, implicit, gone)
+
+    def _settle(self) -> None:
+        """Derive what sessions need from the settings as they are now."""
+        settings = self._settings = self._house.settings
+        self._admission = Admission(settings, MoreHosts(self._house.home / "control" / "morercpthosts.cdb"))
+        self._mechanisms = sasl.OFFERED_PLAIN + (sasl.OFFERED_KEYED if settings.crammd5 else ())
+        self._patience = Patience(float(settings.timeoutsmtpd), r.TIMEOUT.encode(Dialect.MODERN))
 
 
 def _token() -> bytes:

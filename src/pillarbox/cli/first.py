@@ -1,0 +1,37 @@
+"""The account that the first start makes, so that mail can be sent and read at once and postmaster reaches somebody."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from pillarbox import accounts
+from pillarbox.cli.layout import User, caller
+from pillarbox.control.table import Settings
+
+PASSWORD_OCTETS = 15  # of chance: 120 bits, 20 characters
+
+
+def first_account(home: Path, settings: Settings, user: User) -> tuple[str | None, str | None]:
+    """(login, password) of the account made just now; (login of one that is there, None) when there are accounts; two
+    Nones where all were removed again, or where the host's mail belongs to its own users. Raises Failure, OSError."""
+    for account in accounts.list(home):
+        if account.login:
+            return account.address.decode("utf-8", "backslashreplace"), None
+    me = settings.me.lower()
+    if (home / "users" / "passwords").exists() or me in settings.locals:
+        return None, None
+    login = f"{_name(os.environ)}@{me.decode('ascii')}"
+    password = secrets.token_urlsafe(PASSWORD_OCTETS)
+    mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
+    accounts.add(home, login.encode("ascii"), password.encode("ascii"), user=mailbox_user)
+    return login, password
+
+
+def _name(environ: Mapping[str, str]) -> str:
+    """Whoever set this up: the caller, or who called sudo; root itself has no mailbox."""
+    name = caller().name if os.getuid() != 0 else environ.get("SUDO_USER", "")
+    return name if name != "root" and re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name) else "admin"

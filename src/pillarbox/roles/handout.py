@@ -1,0 +1,229 @@
+"""The queue role's back: which messages go to their owners now, and what became of them.
+
+A message just committed is handed out from memory; bodies in memory are bounded, and what falls out is read from the
+engine again. Log lines are qmail-send's.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pillarbox.control.table import Settings
+from pillarbox.outcome import Outcome, Verdict
+from pillarbox.queue.engine import BodyGone, Draft, Engine, Message
+from pillarbox.queue.lane import Channel, Destination, Limits
+from pillarbox.queue.schedule import Schedule, Start
+from pillarbox.roles.link import Frame, Link, LinkLost
+from pillarbox.roles.log import Log, safe
+from pillarbox.roles.verbs import Verb
+from pillarbox.routing import Local, Routing
+from pillarbox.status import Failure, Status
+
+BODIES_IN_MEMORY = 16 << 20  # octets of committed messages kept for their first delivery
+ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
+BATCH = 64  # deliveries that one slot of control/concurrencylocal stands for
+CLAIMS_IN_A_ROUND = 10
+
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
+_WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
+_LOST = b"The delivery was broken off. (#4.3.0)\n"
+_NO_RELAY = Outcome.later(b"This server does not relay mail yet. (#4.4.1)\n", Status(4, 4, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A message in memory: `body` is None when it is in a spool file."""
+
+    message: Message
+    addresses: Sequence[bytes]
+    body: bytes | None
+
+
+def schedule(settings: Settings) -> Schedule:
+    """A schedule with these settings' limits."""
+    return Schedule(*limits(settings))
+
+
+def limits(settings: Settings) -> tuple[Limits, Limits, int]:
+    """Of the local and the remote channel, and the lifetime."""
+    local, remote = settings.concurrencylocal * BATCH, settings.concurrencyremote
+    return Limits(local, local), Limits(remote, remote), settings.queuelifetime
+
+
+class Handout:
+    """Everything between a commit and the marks that end it."""
+
+    def __init__(self, engine: Engine, settings: Settings, log: Log) -> None:
+        self._engine, self._log = engine, log
+        self.schedule = schedule(settings)
+        self._fresh: OrderedDict[int, _Fresh] = OrderedDict()
+        self._octets = 0
+        self._starts: deque[Start] = deque()
+        self._running: dict[int, tuple[int, int]] = {}
+        self._number = 0
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take new settings."""
+        self._routing = Routing(settings)
+        self._limits = limits(settings)
+        self.schedule.configure(*self._limits)
+
+    @property
+    def busy(self) -> bool:
+        """Deliveries are under way."""
+        return bool(self._running)
+
+    def accepted(self, number: int, draft: Draft, incarnation: bytes) -> None:
+        """A draft became message `number`."""
+        envelope = draft.envelope
+        message = Message(
+            number, incarnation, draft.born, envelope.sender, draft.size, draft.uid, draft.pid, draft.spool
+        )
+        body = None if draft.body is None else bytes(draft.body)
+        self._remember(_Fresh(message, envelope.recipients, body))
+        sender = safe(envelope.sender)
+        self._log.fact(f"new msg {number}", "new", msg=number)
+        self._log.fact(
+            f"info msg {number}: bytes {draft.size} from <{sender}> qp {draft.pid} uid {draft.uid}",
+            "info", msg=number, bytes=draft.size, sender=sender, qp=draft.pid, uid=draft.uid,
+        )  # fmt: skip
+        self.schedule.committed(number, draft.born, [self.destination(address) for address in envelope.recipients])
+
+    def ended(self, numbers: Sequence[int]) -> None:
+        """These messages are over."""
+        for number in numbers:
+            self._forget(number)
+            self._log.fact(f"end msg {number}", "end", msg=number)
+
+    def destination(self, address: bytes) -> Destination:
+        """What fails as one with this recipient."""
+        route = self._routing.route(address)
+        if isinstance(route, Local):
+            return Destination(Channel.LOCAL, route.local.lower())
+        return Destination(Channel.REMOTE, route.domain)
+
+    # messages in memory
+
+    def _remember(self, fresh: _Fresh) -> None:
+        self._fresh[fresh.message.id] = fresh
+        self._octets += len(fresh.body or b"")
+        while self._octets > BODIES_IN_MEMORY:
+            _number, oldest = self._fresh.popitem(last=False)
+            self._octets -= len(oldest.body or b"")
+
+    def _forget(self, number: int) -> None:
+        fresh = self._fresh.pop(number, None)
+        if fresh is not None:
+            self._octets -= len(fresh.body or b"")
+
+    def _find(self, number: int) -> _Fresh | None:
+        fresh = self._fresh.get(number)
+        if fresh is not None:
+            return fresh
+        entry = self._engine.show(number)
+        if entry is None:
+            return None
+        message, recipients = entry
+        body = None if message.spool else self._engine.body(message)
+        return _Fresh(message, [recipient.address for recipient in recipients], body)
+
+    # handing out
+
+    def read_ahead(self) -> None:
+        """Claim from the engine what the schedule has room for. Only when no mark is outstanding."""
+        for _ in range(CLAIMS_IN_A_ROUND):
+            claim = self.schedule.wanted()
+            if claim is None:
+                return
+            self.schedule.claimed(claim, self._engine.claim(claim.after, claim.limit), self.destination)
+
+    def start(self, owner: Link, now: float) -> None:
+        """Hand out what may start, as fast as the owner role reads."""
+        if not self._starts:
+            self._starts.extend(self.schedule.start(now))
+        while self._starts and owner.backlog < ON_THE_WAY:
+            self._hand_out(owner, self._starts.popleft(), now)
+
+    def _hand_out(self, owner: Link, start: Start, now: float) -> None:
+        try:
+            fresh = self._find(start.message)
+            if fresh is None:
+                self._fail(start, Outcome.never(b"The message is gone. (#5.3.0)\n"), now)
+                return
+            descriptors = [] if fresh.body is not None else [self._engine.open_body(fresh.message)]
+        except BodyGone as failure:
+            self._fail(start, Outcome.never(failure.text.encode("ascii", "replace") + b"\n"), now)
+            return
+        except Failure as failure:
+            self._fail(start, Outcome.later(failure.text.encode("ascii", "replace") + b"\n"), now)
+            return
+        if start.destination.channel is Channel.REMOTE:
+            self._fail(start, _NO_RELAY, now)
+            return
+        message = fresh.message
+        fields = [
+            b"%d" % message.id, message.incarnation, b"%d" % message.born, b"1" if start.again else b"0",
+            b"%d" % message.size, message.sender, fresh.body or b"",
+        ]  # fmt: skip
+        for number in start.numbers:
+            fields += self._delivery(message.id, number, fresh.addresses[number])
+        owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
+
+    def _delivery(self, message: int, number: int, address: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+        route = self._routing.route(address)
+        assert isinstance(route, Local)
+        self._number += 1
+        self._running[self._number] = (message, number)
+        recipient = safe(route.local + b"@" + route.domain)
+        self._log.fact(
+            f"starting delivery {self._number}: msg {message} to local {recipient}",
+            "starting", delivery=self._number, msg=message, channel="local", recipient=recipient,
+        )  # fmt: skip
+        return b"%d" % self._number, b"%d" % number, route.local, route.domain
+
+    def _fail(self, start: Start, outcome: Outcome, now: float) -> None:
+        for number in start.numbers:
+            self._number += 1
+            self._note(self._number, start.message, number, outcome, now)
+
+    # what became of it
+
+    def heard(self, frame: Frame, now: float) -> None:
+        """An OUTCOME of the owner role. Raises LinkLost when it is nonsense."""
+        letter, status, report = frame.fields
+        kind, subject, detail = map(int, status.split(b"."))
+        running = self._running.pop(frame.tag, None)
+        if running is None or letter not in _VERDICTS:
+            raise LinkLost("no such delivery")
+        outcome = Outcome(_VERDICTS[letter], report, Status(kind, subject, detail))
+        self._note(frame.tag, *running, outcome, now)
+
+    def _note(self, delivery: int, message: int, number: int, outcome: Outcome, now: float) -> None:
+        word, report = _WORDS[outcome.verdict], safe(outcome.report)
+        self._log.fact(
+            f"delivery {delivery}: {word}: {report}",
+            "delivery", delivery=delivery, msg=message, outcome=word, report=report,
+        )  # fmt: skip
+        self.schedule.outcome(message, number, outcome, now)
+
+    def owner_lost(self, now: float) -> None:
+        """The owner role died: nobody will tell how these deliveries went."""
+        running, self._running = self._running, {}
+        for delivery, (message, number) in running.items():
+            self._log.fact(
+                f"delivery {delivery}: deferral: {safe(_LOST)}",
+                "delivery", delivery=delivery, msg=message, outcome="deferral", report=safe(_LOST),
+            )  # fmt: skip
+            self.schedule.lost(message, number, _LOST, now)
+
+    def status(self) -> None:
+        """qmail-send's status line."""
+        local, remote, _lifetime = self._limits
+        running = len(self._running)
+        self._log.fact(
+            f"status: local {running}/{local.total} remote 0/{remote.total}",
+            "status", local=running, local_limit=local.total, remote=0, remote_limit=remote.total,
+        )  # fmt: skip

@@ -1,0 +1,222 @@
+"""The queue role: the only opener of the queue. It commits drafts, schedules, and hands deliveries out.
+
+One round: take in all that has come, commit it once, answer, hand out. All drafts that arrive while one commit runs
+share the next; outcomes ride along, or go alone after a moment of quiet. The rule that must stay true: COMMITTED is
+said only after the commit that holds the message has returned.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pillarbox.queue.engine import Engine, QueueBroken, QueueFull
+from pillarbox.queue.inquiry import answer
+from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.roles.handout import Handout
+from pillarbox.roles.house import House
+from pillarbox.roles.intake import Intake
+from pillarbox.roles.link import Frame, Link, LinkLost
+from pillarbox.roles.log import Log
+from pillarbox.roles.public import Public
+from pillarbox.roles.rounds import Rounds
+from pillarbox.roles.verbs import Verb
+from pillarbox.status import Refusal, Status
+
+QUIET = 0.020  # seconds that outcomes wait for a commit of drafts to ride in
+MANY_MARKS = 512  # outcomes that wait for nobody
+FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk
+OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
+OPEN_PAUSE_LIMIT = 30.0
+CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
+LEAVING = Refusal(Status(4, 3, 2), "server is stopping, try again later")
+_INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.COMMIT, Verb.ABORT})
+
+
+class Queue:
+    """All of the role."""
+
+    def __init__(self, house: House, control: socket.socket) -> None:
+        self._house = house
+        self._rounds = Rounds("queue", control)
+        self._log = Log("queue", house.settings.logformat == "json")
+        self._marked = 0.0  # when the oldest mark that is not in the engine was made
+        self._full_until = 0.0
+        self._owner: Link | None = None
+
+    def run(self) -> None:
+        """To the role's end: told to drain, or the database broke (QueueBroken)."""
+        engine = self._opened()
+        self._engine = engine
+        self._handout = Handout(engine, self._house.settings, self._log)
+        self._intake = Intake(engine.spool, self._house.settings.spoolsize)
+        assert self._house.public is not None
+        public = Public(self._rounds, self._house.public, self._house.home, self._answer)
+        self._rounds.ready()
+        while not self._finished():
+            self._round()
+        public.close()
+        self._commit(time.time(), now_at_once=True)
+        self._rounds.flush()
+        self._log.flush()
+        engine.close()
+
+    def _opened(self) -> Engine:
+        """The engine; while it cannot be opened smtpd is told, and it is tried again with growing pauses."""
+        pause = OPEN_PAUSE
+        while True:
+            try:
+                return SqliteEngine.open(self._house.home / "queue", time.monotonic)
+            except (QueueBroken, QueueFull) as failure:
+                self._log.say(f"alert: cannot open the queue: {failure.text}", "alert", why=failure.text)
+            self._turn_away(pause)
+            pause = min(pause * 2, OPEN_PAUSE_LIMIT)
+
+    def _turn_away(self, pause: float) -> None:
+        """Serve without a queue for `pause` seconds: every draft is refused for now."""
+        self._rounds.ready()
+        end = time.monotonic() + pause
+        while (left := end - time.monotonic()) > 0:
+            for peer, link, frame in self._rounds.wait(left):
+                if peer == "owner":
+                    self._owner = link if frame is not None else None
+                elif peer == "smtpd" and frame is not None and frame.verb is not Verb.BLOCK:
+                    link.refuse(frame.tag, CLOSED)
+            if self._rounds.draining:
+                raise SystemExit(0)
+            self._rounds.flush()
+
+    def _finished(self) -> bool:
+        return self._rounds.draining and not self._handout.busy and not self._intake.waiting
+
+    # a round
+
+    def _round(self) -> None:
+        heard = self._rounds.wait(self._patience())
+        now = time.time()
+        for peer, link, frame in heard:
+            self._attend(peer, link, frame, now)
+        self._commit(now)
+        self._hand_out(now)
+        self._rounds.flush()
+        self._log.flush()
+
+    def _patience(self) -> float | None:
+        """Seconds until something is to be done without being told."""
+        now = time.time()
+        times = []
+        if self._marked:
+            times.append(max(self._marked + QUIET, self._full_until))
+        if self._owner is not None and not self._marked:
+            due = self._handout.schedule.next_due(now)
+            if due is not None and not self._rounds.draining:
+                times.append(max(due, self._full_until))
+        return max(0.0, min(times) - now) if times else None
+
+    def _attend(self, peer: str, link: Link, frame: Frame | None, now: float) -> None:
+        if frame is None:
+            self._lost(peer, link, now)
+        elif frame.verb in _INTAKE:
+            self._intake.hear(link, frame, int(now))
+        elif frame.verb is Verb.OUTCOME:
+            self._outcome(link, frame, now)
+        elif frame.verb is Verb.ASK:
+            self._asked(link, frame, now)
+        elif frame.verb is Verb.LINK and frame.fields[0] == b"owner":
+            self._owner = self._rounds.links("owner")[-1]
+        elif frame.verb is Verb.RELOAD:
+            self._house.reread()
+            self._log.as_json = self._house.settings.logformat == "json"
+            self._handout.configure(self._house.settings)
+            self._intake.limit = self._house.settings.spoolsize
+
+    def _lost(self, peer: str, link: Link, now: float) -> None:
+        if peer == "smtpd":
+            self._intake.lost(link)
+        elif peer == "owner" and link is self._owner:
+            self._owner = None
+            self._handout.owner_lost(now)
+            self._note_marks(now)
+
+    def _outcome(self, link: Link, frame: Frame, now: float) -> None:
+        try:
+            self._handout.heard(frame, now)
+        except (LinkLost, ValueError):
+            self._rounds.cut(link)
+            self._lost("owner", link, now)
+            return
+        self._note_marks(now)
+
+    def _note_marks(self, now: float) -> None:
+        if not self._marked and self._handout.schedule.unsettled:
+            self._marked = now
+
+    def _asked(self, link: Link, frame: Frame, now: float) -> None:
+        """Was the draft with this key committed? What waits for this round's commit is, first."""
+        self._commit(now)
+        number = self._engine.known(frame.fields[0])
+        if number is None:
+            link.refuse(frame.tag, CLOSED)
+        else:
+            link.send(Verb.COMMITTED, frame.tag, b"%d" % number)
+
+    # commits
+
+    def _commit(self, now: float, *, now_at_once: bool = False) -> None:
+        waiting = self._intake.take()
+        schedule = self._handout.schedule
+        ripe = self._marked and now >= max(self._marked + QUIET, self._full_until)
+        if not waiting and not (self._marked and (now_at_once or ripe or schedule.unsettled >= MANY_MARKS)):
+            return
+        marks = schedule.marks()
+        try:
+            receipt = self._engine.commit([one.draft for one in waiting], marks)
+        except QueueFull as failure:
+            self._full(failure, now)
+            for one in waiting:
+                one.refuse(failure.refusal)
+            return
+        self._full_until = 0.0
+        self._marked = 0.0
+        schedule.settled(len(marks))
+        self._note_marks(now)
+        incarnation = self._engine.incarnation
+        for one, number in zip(waiting, receipt.accepted, strict=True):
+            one.link.send(Verb.COMMITTED, one.tag, b"%d" % number)
+            self._handout.accepted(number, one.draft, incarnation)
+        self._rounds.flush()
+        self._handout.ended(receipt.ended)
+
+    def _full(self, failure: QueueFull, now: float) -> None:
+        """No room: this batch is refused, and nothing is handed out until marks can be written."""
+        if not self._full_until:
+            self._log.say(f"alert: queue: {failure.text}", "alert", why=failure.text)
+        self._full_until = now + FULL_PAUSE
+
+    def _hand_out(self, now: float) -> None:
+        if self._owner is None or self._full_until > now or self._rounds.draining:
+            return
+        if not self._marked:
+            self._handout.read_ahead()
+        self._handout.start(self._owner, now)
+        self._note_marks(now)
+
+    # what the postmaster asks
+
+    def _answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        now = time.time()
+        self._commit(now, now_at_once=True)
+        changed = set()
+        for one in answer(self._engine, request, int(now)):
+            if "done" in one:
+                changed.add(int(str(one["id"])))
+            yield one
+        if changed:
+            self._handout.schedule.changed(changed, int(now))
+
+
+def run(house: House, control: socket.socket) -> None:
+    """The role, to its end."""
+    Queue(house, control).run()
