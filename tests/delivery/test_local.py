@@ -7,69 +7,220 @@ from pathlib import Path
 
 import pytest
 
-from pillarbox.delivery.local import Deliveries, Job
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.status import Failure, Status
-from pillarbox.users.owner import Owner, Owners
+from pillarbox.status import Status
+from tests.delivery.conftest import LINES, MESSAGE, Joe, job
 
-UID = 4321
-MESSAGE = b"Received: from there\nSubject: hello\n\nFirst line.\nSecond line.\n"
-
-
-class House(Owners):
-    """A resolver whose only user is joe, in a home of the test's."""
-
-    def __init__(self, home: Path, uid: int = UID) -> None:
-        self.home = os.fsencode(home)
-        self.uid = uid
-
-    def for_delivery(self, local: bytes) -> Owner:
-        if local == b"trouble":
-            raise Failure("Trouble reading users/cdb. (#4.3.0)")
-        name, dash, extension = local.partition(b"-")
-        assert name == b"joe"
-        return Owner(b"joe", self.uid, self.uid, self.home, dash, extension)
+DONE = Outcome(Verdict.DONE, b"did 1+0+0\n", Status(2, 0, 0))
+LOOPING = Outcome(
+    Verdict.NEVER, b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6)
+)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    home = tmp_path / "joe"
-    home.mkdir(mode=0o755)
-    maildir.make(bytes(home / "Maildir"))
-    return home
+def test_a_message_reaches_the_default_maildir_with_its_two_lines_ahead(joe: Joe) -> None:
+    assert joe.deliver(job()) == [DONE]
+    assert joe.messages() == [LINES + MESSAGE]
 
 
-def deliveries(home: Path, *, uid: int = UID, ours: int = UID) -> Deliveries:
-    return Deliveries(House(home, uid), b"./Maildir/\n", b"mx.example.org", ours)
+def test_a_batch_keeps_the_order_of_its_outcomes(joe: Joe) -> None:
+    outcomes = joe.deliver(job(1), job(2, local=b"joe-none"), job(3), job(4, local=b"trouble"), job(5))
+    assert [outcome.verdict.value for outcome in outcomes] == [b"K", b"D", b"K", b"Z", b"K"]
+    assert len(joe.messages()) == 3
 
 
-def job(**changes: object) -> Job:
-    plain = Job(
-        message=12,
-        incarnation=b"0123abcd",
-        number=1,
-        born=1_700_000_000,
-        again=False,
-        sender=b"ann@example.net",
-        local=b"joe",
-        domain=b"example.org",
-        recipient=b"joe@example.org",
-        content=MESSAGE,
-        size=len(MESSAGE),
-    )
-    return plain._replace(**changes)
+def test_sixty_four_messages_arrive_together(joe: Joe) -> None:
+    assert joe.deliver(*map(job, range(64))) == [DONE] * 64
+    assert joe.messages() == [LINES + MESSAGE] * 64
 
 
-def deliver(home: Path, *jobs: Job) -> list[Outcome]:
-    return deliveries(home).deliver(jobs)
+def test_a_message_in_a_file_is_delivered_whole(joe: Joe, tmp_path: Path) -> None:
+    content = MESSAGE + b"line\n" * 40_000
+    (tmp_path / "spool").write_bytes(content)
+    with open(tmp_path / "spool", "rb") as spool:
+        assert joe.deliver(job(content=spool.fileno()), job(2, content=spool.fileno())) == [DONE, DONE]
+    assert joe.messages() == [LINES + content] * 2
 
 
-def messages(directory: Path) -> list[bytes]:
-    return [file.read_bytes() for file in sorted((directory / "new").iterdir())]
+def test_the_null_sender_is_an_empty_return_path(joe: Joe) -> None:
+    joe.deliver(job(sender=b""))
+    assert joe.messages()[0].startswith(b"Return-Path: <>\nDelivered-To: ")
 
 
-def test_a_message_reaches_the_default_maildir_with_its_two_lines_ahead(home: Path) -> None:
-    (outcome,) = deliver(home, job())
-    assert outcome == Outcome(Verdict.DONE, b"did 1+0+0\n", Status(2, 0, 0))
-    assert messages(home / "Maildir") == [b"Return-Path: <ann@example.net>\nDelivered-To: joe@example.org\n" + MESSAGE]
+def test_a_sender_that_needs_quotes_gets_them(joe: Joe) -> None:
+    joe.deliver(job(sender=b'a "b" c@example.net'))
+    assert joe.messages()[0].startswith(b'Return-Path: <"a \\"b\\" c"@example.net>\n')
+
+
+def test_an_address_cannot_add_lines_to_the_header(joe: Joe) -> None:
+    joe.deliver(job(sender=b"a\nX-Evil: 1@example.net", recipient=b"joe\n\nbody@example.org"))
+    head = joe.messages()[0].removesuffix(MESSAGE)
+    assert head == b'Return-Path: <"a\\_X-Evil: 1"@example.net>\nDelivered-To: joe__body@example.org\n'
+
+
+def test_delivered_to_shows_the_recipient_it_is_given(joe: Joe) -> None:
+    joe.deliver(job(recipient=b"Joe@Example.Org"))
+    assert b"\nDelivered-To: Joe@Example.Org\n" in joe.messages()[0]
+
+
+def test_an_extension_goes_where_its_own_file_says(joe: Joe) -> None:
+    joe.make("Maildir-lists")
+    joe.instruct(".qmail-lists", b"# my lists\n./Maildir-lists/\n")
+    assert joe.deliver(job(local=b"joe-Lists")) == [DONE]
+    assert joe.messages("Maildir-lists") == [LINES.replace(b"joe@", b"joe-Lists@") + MESSAGE]
+    assert joe.messages() == []
+
+
+def test_an_extension_nobody_asked_for_is_no_mailbox(joe: Joe) -> None:
+    refused = Outcome(Verdict.NEVER, b"Sorry, no mailbox here by that name. (#5.1.1)\n", Status(5, 1, 1))
+    assert joe.deliver(job(local=b"joe-lists")) == [refused]
+    assert joe.everything() == []
+
+
+def test_every_maildir_line_gets_its_own_copy(joe: Joe) -> None:
+    joe.make("other")
+    joe.instruct(".qmail", b"./Maildir/\n%s/other/\n./Maildir/\n" % bytes(joe.home))
+    assert joe.deliver(job()) == [Outcome.done(b"did 3+0+0\n")]
+    assert len(joe.messages()) == 2
+    assert joe.messages("other") == [LINES + MESSAGE]
+
+
+def test_a_file_of_comments_delivers_nothing_successfully(joe: Joe) -> None:
+    joe.instruct(".qmail", b"# gone fishing\n")
+    assert joe.deliver(job()) == [Outcome.done(b"did 0+0+0\n")]
+    assert joe.everything() == []
+
+
+def test_an_empty_file_means_the_default_delivery(joe: Joe) -> None:
+    joe.make("inbox")
+    joe.instruct(".qmail-x", b"")
+    assert joe.deliver(job(local=b"joe-x"), default=b"./inbox/") == [DONE]
+    assert len(joe.messages("inbox")) == 1
+
+
+def test_our_own_delivered_to_line_in_the_header_is_a_loop(joe: Joe) -> None:
+    for text in (
+        b"Delivered-To: joe@example.org\n" + MESSAGE,
+        b"Received: x\nDelivered-To: joe@example.org\nSubject: y\n\nbody\n",
+        b"Received: x\nDelivered-To: joe@example.org\n\n",
+        b"Received: x\nDelivered-To: joe@example.org\n",
+    ):
+        assert joe.deliver(job(content=text)) == [LOOPING], text
+    assert joe.everything() == []
+
+
+def test_only_a_whole_header_line_in_exact_case_is_a_loop(joe: Joe) -> None:
+    texts = [
+        b"Subject: x\n\nDelivered-To: joe@example.org\n",
+        b"\nDelivered-To: joe@example.org\n",
+        b"X-Delivered-To: joe@example.org\n\n",
+        b"Delivered-To: joe@example.org.uk\n\n",
+        b"Delivered-To: Joe@example.org\n\n",
+        b"Delivered-To: joe-x@example.org\n\n",
+        b"delivered-to: joe@example.org\n\n",
+        b"Subject: a\n Delivered-To: joe@example.org\n\n",
+        b"Delivered-To: joe@example.org",
+    ]
+    assert joe.deliver(*(job(number, content=text) for number, text in enumerate(texts))) == [DONE] * len(texts)
+
+
+@pytest.mark.parametrize("shift", range(-40, 3))
+def test_a_loop_is_seen_across_the_blocks_of_a_file(joe: Joe, tmp_path: Path, shift: int) -> None:
+    line = b"Delivered-To: joe@example.org\n"
+    ahead = b"X: " + b"x" * (maildir.BLOCK + shift - 4) + b"\n"
+    (tmp_path / "spool").write_bytes(ahead + line + b"\nbody\n")
+    (tmp_path / "body").write_bytes(ahead + b"\n" + line)
+    with open(tmp_path / "spool", "rb") as spool, open(tmp_path / "body", "rb") as body:
+        looping, fine = joe.deliver(job(content=spool.fileno()), job(2, content=body.fileno()))
+    assert (looping, fine) == (LOOPING, DONE)
+
+
+def test_a_header_is_searched_in_bounded_memory(joe: Joe, tmp_path: Path) -> None:
+    import tracemalloc
+
+    with open(tmp_path / "spool", "wb+") as spool:
+        spool.truncate(20 << 20)  # a header of 20 MB without one line end
+        tracemalloc.start()
+        joe.deliver(job(content=spool.fileno()))
+        _now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_message_that_cannot_be_read_is_tried_later(joe: Joe) -> None:
+    unreadable = job()._replace(content=-1)
+    assert joe.deliver(unreadable, job(2)) == [Outcome.later(b"Unable to read message. (#4.3.0)\n"), DONE]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [(b"|vacation", b"program"), (b"./Mailbox", b"mbox"), (b"&bob@example.net", b"forward"), (b"bob", b"forward")],
+)
+def test_what_is_not_built_yet_waits_and_nothing_of_the_job_is_done(joe: Joe, line: bytes, kind: bytes) -> None:
+    joe.instruct(".qmail-x", b"./Maildir/\n# then\n" + line + b"\n")
+    report = b"Unable to follow line 3 of .qmail-x: no %s deliveries yet. (#4.3.5)\n" % kind
+    assert joe.deliver(job(local=b"joe-x")) == [Outcome.later(report, Status(4, 3, 5))]
+    assert joe.everything() == []
+
+
+def test_a_default_delivery_that_is_not_built_yet_is_named_as_such(joe: Joe) -> None:
+    (outcome,) = joe.deliver(job(), default=b"./Mailbox")
+    assert outcome.report == b"Unable to follow line 1 of default delivery: no mbox deliveries yet. (#4.3.5)\n"
+
+
+def test_nothing_is_delivered_as_root(joe: Joe) -> None:
+    refused = Outcome.later(b"Not allowed to perform deliveries as root.\n", Status(4, 3, 5))
+    assert joe.deliver(job(), uid=0, ours=0) == [refused]
+    assert joe.everything() == []
+
+
+def test_nobody_elses_mail_is_delivered_by_us(joe: Joe) -> None:
+    (outcome,) = joe.deliver(job(), uid=99)
+    assert outcome.verdict is Verdict.LATER
+    assert outcome.report == b"Unable to deliver as joe (uid 99): this server runs as uid 4321. (#4.3.5)\n"
+    assert joe.everything() == []
+
+
+def test_trouble_with_the_owner_is_temporary_and_says_why(joe: Joe) -> None:
+    assert joe.deliver(job(local=b"trouble")) == [Outcome.later(b"cannot read users/cdb: Input/output error\n")]
+
+
+def test_trouble_with_the_instructions_is_temporary_and_says_why(joe: Joe) -> None:
+    joe.instruct(".qmail", b"./Maildir/\n").chmod(0o666)
+    assert joe.deliver(job()) == [Outcome.later(b"Uh-oh: .qmail file is writable. (#4.7.0)\n", Status(4, 7, 0))]
+    assert joe.everything() == []
+
+
+def test_a_vanished_maildir_is_temporary_and_touches_nobody_else(joe: Joe) -> None:
+    joe.instruct(".qmail-gone", b"./gone/\n")
+    gone = Outcome.later(b"Unable to chdir to maildir. (#4.2.1)\n", Status(4, 2, 1))
+    assert joe.deliver(job(1), job(2, local=b"joe-gone"), job(3)) == [DONE, gone, DONE]
+
+
+def test_a_job_is_done_when_all_its_maildirs_have_it_and_then_once_each(joe: Joe) -> None:
+    joe.instruct(".qmail", b"./Maildir/\n./second/\n./third/\n")
+    joe.make("third")
+    gone = Outcome.later(b"Unable to chdir to maildir. (#4.2.1)\n", Status(4, 2, 1))
+    assert joe.deliver(job()) == joe.deliver(job(again=True)) == [gone]
+    joe.make("second")
+    assert joe.deliver(job(again=True)) == [Outcome.done(b"did 3+0+0\n")]
+    assert [joe.messages(name) for name in ("Maildir", "second", "third")] == [[LINES + MESSAGE]] * 3
+
+
+def test_no_extension_is_a_way_into_another_directory(joe: Joe) -> None:
+    """`.qmail-x/../../ann/.qmail` and the like: what a stranger writes is never a path."""
+    (joe.home / ".qmail-x").mkdir()
+    joe.instruct(".qmail-x/y", b"./Maildir/\n")
+    outside = joe.home.parent / "evil"
+    outside.write_bytes(b"%s/Maildir/\n" % bytes(joe.home))
+    for extension in (b"x/y", b"x/../../evil", b"/../../evil", b"x/y-default", b"x\0y", b"../evil", b"x" * 900):
+        (outcome,) = joe.deliver(job(local=b"joe-" + extension))
+        assert outcome.verdict is Verdict.NEVER, extension
+    assert joe.everything() == []
+
+
+def test_a_report_holds_no_control_bytes_of_strangers(joe: Joe) -> None:
+    file = joe.instruct(".qmail-\x07\xe9", b"./Maildir\n")
+    file.rename(joe.home / os.fsdecode(b".qmail-\x07\n\xe9"))
+    (outcome,) = joe.deliver(job(local=b"joe-\x07\n\xe9"))
+    assert outcome.report.startswith(b"Unable to follow line 1 of .qmail-__\\xe9: ")

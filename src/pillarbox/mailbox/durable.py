@@ -16,18 +16,11 @@ _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})  # what file sy
 
 
 @cache
-def _syncfs_tells_errors() -> bool:
-    """Linux reports a failed write-back through syncfs(2) since 5.8; before, a lost write would go unnoticed."""
-    if not hasattr(_LIBC, "syncfs"):
-        return False
-    release = os.uname().release.split(".")
-    numbers = [int(part) if part.isdecimal() else 0 for part in release[:2]]
-    return numbers >= [5, 8]
-
-
 def can_sync_file_system() -> bool:
-    """Whether `sync_file_system` tells the truth here; where not, every file needs an fsync of its own."""
-    return _syncfs_tells_errors()
+    """Whether `sync_file_system` tells the truth: since Linux 5.8. Before, syncfs(2) was silent about a write-back that
+    had failed; there every file needs an fsync of its own."""
+    release = [int(part) if part.isdecimal() else 0 for part in os.uname().release.split(".")[:2]]
+    return hasattr(_LIBC, "syncfs") and release >= [5, 8]
 
 
 def sync_file_system(descriptor: int) -> None:

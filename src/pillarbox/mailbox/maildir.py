@@ -13,8 +13,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from functools import lru_cache
-from types import TracebackType
 from typing import NamedTuple
 
 from pillarbox.content import octets
@@ -28,6 +28,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OURS = re.compile(r"([0-9]+\.[0-9a-f]+Q[0-9]+R[0-9]+I[0-9]+)(?:C[0-9])?[.,:]")
+_UNREADABLE = "Unable to read message. (#4.3.0)"
 _UNSAFE = re.compile(rb"[^!-~]|[/:,\\]")
 
 
@@ -58,7 +59,7 @@ def deliver(copies: Sequence[Copy], host: bytes) -> list[Failure | None]:
     """Deliver `copies`; None for each one that is durable in its Maildir, else why it is not. Trouble in one Maildir
     does not touch the others; a failed sync of a file system fails everything the batch wrote there. Three
     descriptors are held open for each Maildir of the batch: the caller bounds its size."""
-    with _Batch(copies, host) as batch:
+    with closing(_Batch(copies, host)) as batch:
         batch.write()
         batch.sync()
         batch.publish()
@@ -106,10 +107,7 @@ class _Batch:
         self._staged: list[_Staged] = []
         self._changed: dict[_Maildir, list[int]] = {}
 
-    def __enter__(self) -> _Batch:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
         for maildir in self._maildirs.values():
             if isinstance(maildir, _Maildir):
                 maildir.close()
@@ -132,22 +130,25 @@ class _Batch:
         """What was written onto the disk, file system by file system; what could not be is given up."""
         if self._one_by_one:
             return
-        lost: dict[int, Failure] = {}
-        # The first descriptor on each file system is older than every write to it: no error of ours escapes it.
-        for device, descriptor in {
-            staged.maildir.device: staged.maildir.tmp for staged in reversed(self._staged)
-        }.items():
+        # The first descriptor on a file system is older than all we wrote there: no error of ours escapes its sync.
+        first: dict[int, int] = {}
+        for staged in self._staged:
+            first.setdefault(staged.maildir.device, staged.maildir.tmp)
+        for device, descriptor in first.items():
             try:
                 sync_file_system(descriptor)
             except OSError as problem:
-                lost[device] = _trouble(problem)
-        if lost:
-            kept = [staged for staged in self._staged if staged.maildir.device not in lost]
-            for staged in self._staged:
-                if staged.maildir.device in lost:
-                    self.results[staged.number] = lost[staged.maildir.device]
-                    staged.maildir.discard(staged.temporary)
-            self._staged = kept
+                self._give_up(device, _trouble(problem))
+
+    def _give_up(self, device: int, failure: Failure) -> None:
+        kept = []
+        for staged in self._staged:
+            if staged.maildir.device == device:
+                self.results[staged.number] = failure
+                staged.maildir.discard(staged.temporary)
+            else:
+                kept.append(staged)
+        self._staged = kept
 
     def publish(self) -> None:
         """Renames into new/, and new/ onto the disk: from here on the copies are delivered."""
@@ -230,10 +231,8 @@ class _Maildir:
 
     def discard(self, name: bytes) -> None:
         """Remove a file from tmp/, if it can be: what stays there is swept away after 36 hours."""
-        try:
+        with suppress(OSError):
             os.unlink(name, dir_fd=self.tmp)
-        except OSError:
-            return
 
     def publish(self, staged: _Staged) -> None:
         """Move a file from tmp/ to new/, replacing nothing. A name that is taken is either this copy itself, or was
@@ -277,7 +276,10 @@ class _Maildir:
         """Our own names by their stem. new/ first: readers move from there to cur/. Renames in cur/ while we read it
         can hide a name, so a directory that changed under us is read again."""
         if self._cur is None:
-            self._cur = os.open(b"cur", _DIRECTORY, dir_fd=self._top)
+            try:
+                self._cur = os.open(b"cur", _DIRECTORY, dir_fd=self._top)
+            except FileNotFoundError:
+                return _stems(self.new)
         for _ in range(3):
             before = os.fstat(self._cur).st_mtime_ns
             known = _stems(self.new, self._cur)
@@ -300,6 +302,8 @@ def _write(descriptor: int, copy: Copy) -> int:
     head, content = copy.head, copy.content
     if isinstance(content, int):
         return octets(_copied(descriptor, copy, content))
+    if len(content) != copy.size:
+        raise MaildirTrouble(_UNREADABLE)
     written = os.writev(descriptor, (head, content))
     if written != len(head) + len(content):
         _write_all(descriptor, (head + content)[written:])
@@ -316,14 +320,14 @@ def _copied(target: int, copy: Copy, source: int) -> Iterator[bytes]:
         yield block
         offset += len(block)
     if offset != copy.size:
-        raise MaildirTrouble("Unable to read message. (#4.3.0)")
+        raise MaildirTrouble(_UNREADABLE)
 
 
 def _read(source: int, offset: int) -> bytes:
     try:
         return os.pread(source, BLOCK, offset)
     except OSError as problem:
-        raise MaildirTrouble("Unable to read message. (#4.3.0)") from problem
+        raise MaildirTrouble(_UNREADABLE) from problem
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

@@ -210,7 +210,7 @@ def _scan(new: int, cur: int) -> list[_Found]:
     found.sort()
     # A file that moved from new/ to cur/ between the two stands here twice, side by side.
     return [
-        each for each, after in zip(found, [*found[1:], None], strict=True) if after is None or each[:4] != after[:4]
+        each for each, after in zip(found, [*found, None][1:], strict=True) if after is None or each[:4] != after[:4]
     ]
 
 
@@ -226,19 +226,19 @@ def _files(directory: int) -> tuple[list[_Found], bool]:
                 if name[0] != "." and stat.S_ISREG(facts.st_mode):
                     base = name.partition(":")[0]
                     width = base.find(",") if "," in base else len(base)
-                    size = _octets(name, facts, directory)
+                    size = _octets(name, base, facts, directory)
                     found.append((facts.st_mtime_ns, width, base, facts.st_ino, size, directory, name))
             except FileNotFoundError:
                 vanished = True
     return found, vanished
 
 
-def _octets(name: str, facts: os.stat_result, directory: int) -> int:
+def _octets(name: str, base: str, facts: os.stat_result, directory: int) -> int:
     """Octets with CRLF line ends: what the name says (Dovecot's convention) when it is right about the file's size,
     else counted. Raises FileNotFoundError."""
-    if (said := _SIZES.search(name)) and int(said[1]) == facts.st_size <= int(said[2]) <= 2 * facts.st_size:
+    if (said := _SIZES.search(base)) and int(said[1]) == facts.st_size <= int(said[2]) <= 2 * facts.st_size:
         return int(said[2])
-    key = (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+    key = (hash(base), facts.st_ino, facts.st_mtime_ns, facts.st_size)  # inodes are used again, names are not
     counted = _counted.get(key)
     if counted is None:
         try:
@@ -253,7 +253,7 @@ def _octets(name: str, facts: os.stat_result, directory: int) -> int:
     return counted
 
 
-_counted: dict[tuple[int, int, int, int], int] = {}  # (device, inode, mtime in ns, size) -> octets
+_counted: dict[tuple[int, int, int, int], int] = {}  # (hash of base, inode, mtime in ns, size) -> octets
 
 
 def _count(name: str, directory: int) -> int:
