@@ -29,7 +29,7 @@ def add(home: Path, address: str, *, stdin: bool) -> int:
     user = role_user()
     mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
     accounts.add(home, os.fsencode(address), _password(stdin=stdin), user=mailbox_user)
-    print(f"{printable(address)}: added")
+    print(f"{printable(address.lower())}: added")
     return 0
 
 

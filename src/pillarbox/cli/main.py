@@ -7,6 +7,7 @@ found problems; 100 it cannot be done as asked; 111 not now, try again (qmail's 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ import click
 
 from pillarbox import __version__
 from pillarbox.cli.home import resolve
+from pillarbox.cli.output import complain
 from pillarbox.status import Failure
 
 PERMANENT = 100
@@ -184,6 +186,8 @@ def _where(home: str | None) -> Path:
 
 def main() -> None:
     """The entry point: always ends the process with a status, never with a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's alphabet
     sys.exit(status(sys.argv[1:]))
 
 
@@ -200,6 +204,8 @@ def status(arguments: list[str]) -> int:
         return _complain(problem.format_message(), PERMANENT)
     except Failure as failure:
         return _complain(failure.text, PERMANENT if failure.status.kind == 5 else TEMPORARY)
+    except SystemExit:
+        return NOBODY_READS  # click's own way to end when the output is a broken pipe
     except BrokenPipeError:
         # What is still buffered would raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -216,8 +222,7 @@ def status(arguments: list[str]) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    one_line = " ".join(text.split())
-    print(f"pillarbox: {one_line}", file=sys.stderr)
+    complain(" ".join(text.split()))
     return status
 
 

@@ -22,7 +22,6 @@ def welcome(
     `password` is None when it is not to be shown (every start but the first)."""
     me = settings.me.decode("ascii", "replace")
     lines = [f"Pillarbox serves {me} from {home}"]
-    lines += [f"  {listener}" for listener in bound]
     if login is None:
         return [*lines, f"There is no account yet: {command()} account add NAME@DOMAIN --home {quoted(home)}"]
     name = login.decode("ascii", "backslashreplace") if isinstance(login, bytes) else login
