@@ -101,9 +101,10 @@ class ChunkDecoder:
         return text
 
     def finish(self) -> bytes:
-        """The last chunk is over: what was held back, and the LF that its last line may lack."""
+        """The last chunk is over: what was held back, and the LF that its last line may lack. Asked again: nothing."""
         rest, self._held = self._held, b""
-        return rest + b"\n" if rest or self._last != b"\n" else b""
+        lacks, self._last = rest or self._last != b"\n", b"\n"
+        return rest + b"\n" if lacks else b""
 
 
 class _Newlines:
