@@ -17,6 +17,7 @@ from pillarbox.sessions.effects import (
     Committed,
     Effect,
     OpenDraft,
+    Pause,
     Result,
     WriteBlock,
 )
@@ -67,6 +68,8 @@ class World:
                 self.draft = None
             case Authenticate(credentials):
                 return self._authenticate(credentials)
+            case Pause():
+                pass
             case _:
                 raise AssertionError(effect)
         return None
@@ -108,7 +111,7 @@ def facts(
         me=ME,
         client=client,
         admission=Admission(policy or settings()),
-        now=lambda: WHEN + 0.75,
+        clock=lambda: WHEN + 0.75,
         token=lambda: b"token%d" % next(numbers),
         starttls=starttls and service != "submissions",
         mechanisms=mechanisms,

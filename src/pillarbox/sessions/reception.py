@@ -24,6 +24,7 @@ from pillarbox.sessions.effects import (
     Committed,
     Effect,
     OpenDraft,
+    Pause,
     Result,
     WriteBlock,
 )
@@ -61,18 +62,19 @@ class Exchange:
     """The facts of one connection. `service`: smtp, submission or submissions. `client`: its IP address as text.
     `starttls`: there is a certificate and TLS was not on from the start. `mechanisms`: what AUTH offers, on the
     submission services alone: with logins on port 25, passwords could be tried where all the world must be let in.
-    `cleartext`: what control/authcleartext says. `now`: seconds since 1970. `token`: printable bytes never given
-    before, for CRAM-MD5 challenges and Message-ID."""
+    `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`: printable bytes never given
+    before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed login waits for its answer."""
 
     service: str
     me: bytes
     client: bytes
     admission: Admission
-    now: Callable[[], float]
+    clock: Callable[[], float]
     token: Callable[[], bytes]
     starttls: bool = False
     mechanisms: tuple[bytes, ...] = ()
     cleartext: bool = False
+    penalty: float = 2.0
 
     @property
     def submission(self) -> bool:
@@ -201,6 +203,7 @@ class Reception:
         if not proof.permanent:
             return r.auth_trouble(proof)
         self._failures += 1
+        yield Pause(self._facts.penalty)
         return r.AUTH_FAILED if self._failures < FAILED_LOGINS else r.AUTH_FAILED_LAST
 
     # the envelope
@@ -263,7 +266,7 @@ class Reception:
                 authenticated=self.identity is not None,
                 utf8=transaction.utf8,
             ),
-            seconds=int(facts.now()),
+            seconds=int(facts.clock()),
             tls=self._tls,
         )
 
@@ -293,7 +296,7 @@ class Reception:
         if not watcher.has_message_id:
             transaction.lead += b"Message-ID: <%s@%s>\n" % (facts.token(), facts.me)
         if not watcher.has_date:
-            transaction.lead += b"Date: %s\n" % date(int(facts.now()))
+            transaction.lead += b"Date: %s\n" % date(int(facts.clock()))
         held, transaction.held = transaction.held, None
         return b"".join(held or ())
 

@@ -35,11 +35,12 @@ class Incoming:
         """The next line without its LF, or None when its end has not come. A line of more than `limit` octets, LF
         counted, comes as its last octet alone and with `overlong`."""
         end = self._data.find(b"\n", self._at)
-        if end < 0 and self._join():
-            end = self._data.find(b"\n")
         if end < 0:
-            self._keep_little(limit)
-            return None
+            if self._join():
+                end = self._data.find(b"\n")
+            if end < 0:
+                self._keep_little(limit)
+                return None
         line = self._data[self._at : end]
         self._at = end + 1
         self.overlong = self._skipping or len(line) >= limit
@@ -63,11 +64,6 @@ class Incoming:
             self._data = octets + self._data[self._at :]
             self._at = 0
 
-    def begins_with(self, word: bytes) -> bool:
-        """True when this word, in upper case here and in any there, comes next."""
-        self._join()
-        return self._data[self._at : self._at + len(word)].upper() == word
-
     def _join(self) -> bool:
         """Move what came later behind what is left; False when nothing came."""
         if not self._later:
@@ -80,6 +76,6 @@ class Incoming:
     def _keep_little(self, limit: int) -> None:
         """No line end among what is left: keep the line if it may still be short enough, else its last octet."""
         self._data, self._at = self._data[self._at :], 0
-        if self._skipping or len(self._data) > limit:
+        if self._skipping or len(self._data) >= limit:
             self._skipping = True
             self._data = self._data[-1:]

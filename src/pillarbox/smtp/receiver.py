@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from functools import lru_cache
 from typing import Final
 
@@ -39,6 +39,7 @@ from pillarbox.smtp.incoming import Incoming
 from pillarbox.smtp.order import ORDERS, State
 from pillarbox.smtp.reply import Dialect, Reply
 
+_UNANSWERED: Final = (Content, Chunk)
 _BLOCK: Final = 65536  # octets of content in one event
 _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 # A web page can make a browser post to us what the page wants: it must not get as far as the body (chasquid, Postfix).
@@ -68,10 +69,10 @@ class Offer:
     cleartext: bool = False
 
 
-class _Phase(Enum):
-    """What the octets that come now are."""
+class _Phase(IntEnum):
+    """What the octets that come now are; _READERS has its reader at each."""
 
-    COMMANDS = auto()
+    COMMANDS = 0
     SASL = auto()
     CONTENT = auto()
     CONTENT_END = auto()
@@ -156,7 +157,7 @@ class Receiver:
             if step is _WAIT:
                 return None
             if not isinstance(step, _Progress):
-                if not isinstance(step, Content | Chunk):
+                if not isinstance(step, _UNANSWERED):
                     self._asked = step
                 return step
         return None
@@ -216,14 +217,13 @@ class Receiver:
     # octets to events
 
     def _read_command(self) -> _Step:
-        limit = self._limits.command_line
-        if self._incoming.size > limit and self._incoming.begins_with(b"AUTH "):
-            limit = self._limits.auth_line
-        line = self._line(limit, r.LINE_TOO_LONG)
+        line = self._line(r.LINE_TOO_LONG)
         if isinstance(line, _Progress):
             return line
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
+        if len(line) + 2 > self._limits.command_line and verb != b"AUTH":
+            return self._bad_command(r.LINE_TOO_LONG)
         row = self._order.get(verb)
         if row is None:
             return self._unknown(verb)
@@ -244,7 +244,7 @@ class Receiver:
         return self._bad_command(r.UNIMPLEMENTED if verb.isalnum() else r.UNREADABLE)
 
     def _read_response(self) -> _Step:
-        line = self._line(self._limits.auth_line, r.AUTH_TOO_LONG)
+        line = self._line(r.AUTH_TOO_LONG)
         if isinstance(line, _Progress):
             return line
         self._phase = _Phase.COMMANDS
@@ -292,9 +292,9 @@ class Receiver:
     def _nothing(self) -> _Step:
         return _WAIT
 
-    def _line(self, limit: int, too_long: Reply) -> bytes | _Progress:
+    def _line(self, too_long: Reply) -> bytes | _Progress:
         """The next line without its end, or what to do as there is none."""
-        line = self._incoming.line(limit)
+        line = self._incoming.line(self._limits.auth_line)
         if line is None:
             return _WAIT
         if line.endswith(b"\r"):
@@ -434,15 +434,16 @@ class Receiver:
         return _WAIT
 
 
-_READERS: Final[dict[_Phase, Callable[[Receiver], _Step]]] = {
-    _Phase.COMMANDS: Receiver._read_command,
-    _Phase.SASL: Receiver._read_response,
-    _Phase.CONTENT: Receiver._read_content,
-    _Phase.CONTENT_END: Receiver._end_content,
-    _Phase.CHUNK: Receiver._read_chunk,
-    _Phase.TLS: Receiver._nothing,
-    _Phase.CLOSED: Receiver._nothing,
-}
+_READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
+    Receiver._read_command,
+    Receiver._read_response,
+    Receiver._read_content,
+    Receiver._end_content,
+    Receiver._read_chunk,
+    Receiver._nothing,
+    Receiver._nothing,
+)
+assert len(_READERS) == len(_Phase)
 _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
     b"HELO": Receiver._on_helo,
     b"EHLO": Receiver._on_ehlo,

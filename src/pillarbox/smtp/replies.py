@@ -22,6 +22,7 @@ def greeting(text: str) -> Reply:
     return Reply(220, None, (f"{text} ESMTP",))
 
 
+@lru_cache(maxsize=8)
 def hello(me: str, keywords: tuple[str, ...] = ()) -> Reply:
     """The answer to HELO, and with keywords to EHLO."""
     return Reply(250, None, (me, *keywords))

@@ -39,7 +39,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         prefix = b"%d.%d.%d " % self.status if self.status is not None else b""
-        object.__setattr__(self, "_modern", self._lines(prefix, b""))
+        object.__setattr__(self, "_modern", _lines(self.code, prefix, self.text, b""))
 
     @property
     def positive(self) -> bool:
@@ -67,16 +67,10 @@ class Reply:
         fallback = 550 if refusal.permanent else 451
         return cls(_CODES.get(refusal.status, fallback), refusal.status, (refusal.text,))
 
-    def _lines(self, prefix: bytes, suffix: bytes) -> bytes:
-        """Every line with code, prefix and suffix; a blank behind the code of the last, a hyphen behind the others."""
-        *others, last = (_printable(line) for line in self.text)
-        lines = [b"%d-%s%s%s\r\n" % (self.code, prefix, line, suffix) for line in others]
-        return b"".join(lines) + b"%d %s%s%s\r\n" % (self.code, prefix, last, suffix)
-
     def _qmail(self) -> bytes:
         if self.status is None or self.positive:
-            return self._lines(b"", b"")
-        return self._lines(b"", b" (#%d.%d.%d)" % self.status)
+            return _lines(self.code, b"", self.text, b"")
+        return _lines(_QMAIL_CODES.get(self.status, self.code), b"", self.text, b" (#%d.%d.%d)" % self.status)
 
 
 # What RFC 5321, 1870, 4954 and 6531 or custom want for a status; others are 550 or 451.
@@ -91,6 +85,17 @@ _CODES: Final = {
     Status(5, 7, 8): 535,
     Status(5, 7, 11): 538,
 }
+
+
+# qmail-smtpd says 553 to badmailfrom and rcpthosts.
+_QMAIL_CODES: Final = {Status(5, 7, 1): 553}
+
+
+def _lines(code: int, prefix: bytes, text: tuple[str, ...], suffix: bytes) -> bytes:
+    """Every line with code, prefix and suffix; a blank behind the code of the last, a hyphen behind the others."""
+    *others, last = map(_printable, text)
+    lines = [b"%d-%s%s%s\r\n" % (code, prefix, line, suffix) for line in others]
+    return b"".join(lines) + b"%d %s%s%s\r\n" % (code, prefix, last, suffix)
 
 
 def _printable(line: str) -> bytes:
