@@ -31,7 +31,7 @@ def test_a_new_home_is_complete_and_every_part_of_it_is_said(home: Path) -> None
     settings, complaints = read(home / "control")
     assert complaints == []
     assert settings.me == b"mx.example.org"
-    assert settings.locals == settings.rcpthosts == {b"localhost"}
+    assert settings.locals == settings.rcpthosts == frozenset({b"localhost"})
     assert [str(listener) for listener in settings.listen] == [
         "smtp 127.0.0.1:2525",
         "submission 127.0.0.1:2587",

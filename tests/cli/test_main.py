@@ -87,17 +87,14 @@ def test_who_wants_to_report_a_bug_can_see_it_all(capsys: Captured, monkeypatch:
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def pillarbox_process(*arguments: str, **named: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "pillarbox", *arguments], stderr=subprocess.PIPE, **named)
-
-
 def test_a_reader_that_goes_away_is_no_error_message() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    process = pillarbox_process("--version", stdout=writer)
+    command = [sys.executable, "-m", "pillarbox", "--version"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert process.communicate() == (None, b"")
-    assert process.returncode == 141
+    assert ended.stderr == b""
+    assert ended.returncode == 141
 
 
 def test_starting_needs_nothing_heavy() -> None:

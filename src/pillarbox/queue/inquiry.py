@@ -164,12 +164,15 @@ def _show(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> Iter
 
 def _retry(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> Iterator[Json]:
     yield from _absent(asked, chosen)
-    yield from _done("retry", engine.retry([message.id for message, _ in chosen], now))
+    if chosen:
+        yield from _done("retry", engine.retry([message.id for message, _ in chosen], now))
 
 
 def _remove(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> Iterator[Json]:
     """With `to` only those recipients go: the message stays for the others."""
     yield from _absent(asked, chosen)
+    if not chosen:
+        return
     if asked.to is None:
         yield from _done("remove", engine.remove([message.id for message, _ in chosen]))
         return
@@ -179,8 +182,7 @@ def _remove(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> It
         gone = [recipient for recipient in recipients if _is_meant(recipient, asked.to)]
         marks.extend(Mark.done(message.id, recipient.number) for recipient in gone)
         answers.append({"id": message.id, "done": "remove", "recipients": len(gone)})
-    if marks:
-        engine.commit([], marks)
+    engine.commit([], marks)
     yield from answers
 
 
