@@ -105,8 +105,11 @@ class Auth:
         if self._attempts >= ATTEMPTS:
             _refuse(attempt, BUSY)
             return
-        self._attempts += 1
         delay = self._throttle.started(attempt.client, self._loop.time())
+        if isinstance(delay, Refusal):
+            _refuse(attempt, delay)
+            return
+        self._attempts += 1
         if delay:
             self._loop.call_later(delay, self._look_up, attempt)
         else:

@@ -207,9 +207,10 @@ class Conversation(asyncio.Protocol):
         """Called about once a second: end what took too long."""
         if now < self._deadline and now < self._end:
             return
-        if self._closing or now >= self._end:
+        if self._closing:
             self._abort()
         elif self._effect is not None and self._more_room is None:
+            self._leaving = now >= self._end
             self._resume(self._executor.give_up(self._effect))
         else:
             self.leave()
