@@ -74,7 +74,10 @@ def write(name: str, text: str) -> Callable[[Path], None]:
 
 
 def move(name: str) -> Callable[[Path], None]:
-    return lambda home: (home / name).rename(home.parent / "moved away")
+    def breakage(home: Path) -> None:
+        (home / name).rename(home.parent / "moved away")
+
+    return breakage
 
 
 def later(name: str) -> Callable[[Path], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pillarbox.cli import port
 from pillarbox.cli.certificate import expiry
 from pillarbox.cli.finding import Finding, note, ok, problem
 from pillarbox.cli.home import Lock, Running
@@ -77,13 +77,7 @@ def _free(listener: Listener) -> Finding:
     try:
         listening.tcp(listener.address, listener.port).close()
     except OSError as trouble:
-        if trouble.errno == errno.EACCES:
-            remedy = "start as root, or choose a port above 1023"
-        elif trouble.errno == errno.EADDRINUSE:
-            remedy = "stop the program that has it, or choose another port"
-        else:
-            remedy = "choose an address of this machine"
-        return problem(f"control/listen: {listener}", str(trouble.strerror), remedy)
+        return problem(f"control/listen: {listener}", str(trouble.strerror), port.remedy(trouble))
     return ok(f"control/listen: {listener}", "free")
 
 
