@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pillarbox.roles.link import FRAME_LIMIT, Link, LinkLost, refusal
+from pillarbox.roles.link import FRAME_LIMIT, Frame, Link, LinkLost, refusal
 from pillarbox.roles.verbs import MAY_SAY, PAIRS, ROLE_SAYS, SUPERVISOR_SAYS, Verb
 from pillarbox.status import Refusal, Status
 
@@ -38,7 +38,7 @@ def test_a_frame_larger_than_the_socket_buffer_arrives_in_pieces(pair: tuple[Lin
     smtpd, queue = pair
     body = os.urandom(1_500_000)
     smtpd.send(Verb.MESSAGE, 1, b"key", b"", body)
-    heard = []
+    heard: list[Frame] = []
     while not heard:
         done = smtpd.flush()
         heard = queue.receive()
@@ -73,7 +73,7 @@ def test_descriptors_ride_on_their_own_frames() -> None:
         queue.send(Verb.DELIVER, number, b"before")
         queue.send(Verb.DELIVER, 10 + number, b"with", descriptors=[reading])
     queue.flush()
-    frames = []
+    frames: list[Frame] = []
     while len(frames) < 6:
         frames += owner.receive()
     riders = [frame for frame in frames if frame.descriptors]

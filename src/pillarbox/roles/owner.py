@@ -75,7 +75,7 @@ class Owner:
         while not (self._rounds.draining and not self._batch.jobs):
             for peer, link, frame in self._rounds.wait(self._patience()):
                 if frame is None:
-                    self._lost(link)
+                    self._lost(peer, link)
                 else:
                     self._attend(peer, link, frame)
             self._deliver_when_due()
@@ -173,7 +173,14 @@ class Owner:
         else:
             link.refuse(frame.tag, NO_MESSAGE)
 
-    def _lost(self, link: Link) -> None:
+    def _lost(self, peer: str, link: Link) -> None:
+        if peer == "queue":
+            # The next queue role hands these out again; the same message twice in a batch would meet itself.
+            batch = self._batch
+            kept = [index for index, (asker, _tag) in enumerate(batch.asked) if asker is not link]
+            batch.jobs = [batch.jobs[index] for index in kept]
+            batch.asked = [batch.asked[index] for index in kept]
+            return
         _directory_name, maildrop = self._maildrops.pop(link, ("", None))
         if maildrop is not None:
             maildrop.close()

@@ -31,7 +31,6 @@ FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk
 OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
 OPEN_PAUSE_LIMIT = 30.0
 CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
-LEAVING = Refusal(Status(4, 3, 2), "server is stopping, try again later")
 _INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.COMMIT, Verb.ABORT})
 
 
@@ -54,6 +53,8 @@ class Queue:
         self._intake = Intake(engine.spool, self._house.settings.spoolsize)
         assert self._house.public is not None
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
+        self._find_owner()
+        self._say_accepting(None)
         self._rounds.ready()
         while not self._finished():
             self._round()
@@ -80,10 +81,10 @@ class Queue:
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:
             for peer, link, frame in self._rounds.wait(left):
-                if peer == "owner":
-                    self._owner = link if frame is not None else None
-                elif peer == "smtpd" and frame is not None and frame.verb is not Verb.BLOCK:
+                if frame is not None and peer == "smtpd" and frame.verb is not Verb.BLOCK:
                     link.refuse(frame.tag, CLOSED)
+                elif frame is not None and frame.verb is Verb.LINK:
+                    self._say_accepting(CLOSED)
             if self._rounds.draining:
                 raise SystemExit(0)
             self._rounds.flush()
@@ -124,13 +125,23 @@ class Queue:
             self._outcome(link, frame, now)
         elif frame.verb is Verb.ASK:
             self._asked(link, frame, now)
-        elif frame.verb is Verb.LINK and frame.fields[0] == b"owner":
-            self._owner = self._rounds.links("owner")[-1]
+        elif frame.verb is Verb.LINK:
+            self._find_owner()
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
             self._log.as_json = self._house.settings.logformat == "json"
             self._handout.configure(self._house.settings)
             self._intake.limit = self._house.settings.spoolsize
+
+    def _find_owner(self) -> None:
+        owners = self._rounds.links("owner")
+        self._owner = owners[-1] if owners else None
+
+    def _say_accepting(self, refusal: Refusal | None) -> None:
+        """Tell every smtpd whether drafts are taken, so that a client hears it before it sends its message."""
+        fields = () if refusal is None else (str(refusal.status).encode(), refusal.text.encode())
+        for link in self._rounds.links("smtpd"):
+            link.send(Verb.ACCEPTING, 0, *fields)
 
     def _lost(self, peer: str, link: Link, now: float) -> None:
         if peer == "smtpd":

@@ -71,8 +71,8 @@ class Rounds:
         return [peer.link for peer in self._peers.values() if peer.name == name]
 
     def wait(self, timeout: float | None) -> list[Heard]:
-        """Sleep up to `timeout` seconds, then all that has come. New links and draining are seen to here; a lost
-        supervisor ends the role (SystemExit): nobody is left to restart or stop it."""
+        """Sleep up to `timeout` seconds, then all that has come, the supervisor's words included: new links and
+        draining are seen to already. A lost supervisor ends the role (SystemExit): nobody is left to stop it."""
         heard, self._lost = self._lost, []
         for key, events in self._selector.select(0 if heard else timeout):
             if not isinstance(key.data, Link):
@@ -87,8 +87,9 @@ class Rounds:
         try:
             if events & selectors.EVENT_READ:
                 for frame in peer.link.receive():
-                    if not self._obeyed(peer, frame):
-                        heard.append(Heard(peer.name, peer.link, frame))
+                    if peer.name == "supervisor":
+                        self._obey(frame)
+                    heard.append(Heard(peer.name, peer.link, frame))
             if events & selectors.EVENT_WRITE:
                 peer.link.flush()
         except LinkLost:
@@ -106,15 +107,12 @@ class Rounds:
             self._selector.unregister(link)
             link.close()
 
-    def _obeyed(self, peer: _Peer, frame: Frame) -> bool:
-        if peer.name != "supervisor":
-            return False
+    def _obey(self, frame: Frame) -> None:
         if frame.verb is Verb.LINK:
             name = frame.fields[0].decode()
             self.add(name, Link.between(self._role, name, socket.socket(fileno=frame.descriptors[0])))
         elif frame.verb is Verb.DRAIN:
             self.draining = True
-        return False
 
     def flush(self) -> None:
         """Send what the sockets take; watch the rest. A peer that does not read is not listened to either."""

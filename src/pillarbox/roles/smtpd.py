@@ -33,6 +33,8 @@ from pillarbox.smtp.reply import Dialect
 from pillarbox.status import Refusal, Status
 
 TOTAL = 4 * 3600.0  # seconds of one session
+KNOWN_TIME = 2.0  # seconds that a recipient who exists is not asked about again
+KNOWN_LIMIT = 10_000  # recipients
 USERS_AWAY = Refusal(Status(4, 3, 0), "cannot look up recipients now, try again later")
 
 
@@ -111,6 +113,7 @@ class Smtpd:
         self._log = Log("smtpd", house.settings.logformat == "json")
         self.queue = QueueLink(self.loop)
         self.users = Questions()
+        self._known: dict[bytes, float] = {}
         self.logins = Logins("smtpd", self._log)
         self._connections = Connections(
             "smtpd", house, control, welcome=self._welcome, attach=self._attach,
@@ -129,13 +132,22 @@ class Smtpd:
             {"users": self.users, "auth": self.logins.questions}[peer].attach(self.loop, link)
 
     def check_recipient(self, address: bytes, done: Callable[[Any], None]) -> Any:
-        """Ask users; PENDING."""
+        """Ask users; PENDING, or None at once for one that was known a moment ago. A no is never remembered: a new
+        account can be used at once."""
+        now = self.loop.time()
+        if self._known.get(address, 0.0) > now:
+            return None
 
         def answered(frame: Frame | None) -> None:
             if frame is None:
                 done(USERS_AWAY)
+            elif frame.verb is Verb.KNOWN:
+                if len(self._known) >= KNOWN_LIMIT:
+                    self._known.clear()
+                self._known[address] = now + KNOWN_TIME
+                done(None)
             else:
-                done(None if frame.verb is Verb.KNOWN else refusal(frame.fields))
+                done(refusal(frame.fields))
 
         self.users.ask(answered, Verb.RECIPIENT, address)
         return PENDING
@@ -163,6 +175,7 @@ class Smtpd:
     def _settle(self) -> None:
         """Derive what sessions need from the settings as they are now."""
         settings = self._settings = self._house.settings
+        self._known.clear()
         self._admission = Admission(settings, MoreHosts(self._house.home / "control" / "morercpthosts.cdb"))
         self._mechanisms = sasl.OFFERED_PLAIN + (sasl.OFFERED_KEYED if settings.crammd5 else ())
         self._patience = Patience(float(settings.timeoutsmtpd), r.TIMEOUT.encode(Dialect.MODERN))
