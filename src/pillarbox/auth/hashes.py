@@ -26,12 +26,13 @@ _OURS = b"$argon2id$v=19$m=19456,t=2,p=1$"
 # A stored hash names its own cost, and an extension's is in a file of the mailbox's owner: an absurd one would let
 # him keep the auth role busy for hours. These forms are the ones taken, the most expensive some seconds.
 _TAKEN = re.compile(
-    rb"\$argon2(?:id|i|d)\$v=19\$m=(?:[0-9]{1,5}|1[0-9]{5}|2[0-5][0-9]{4}),t=[1-9],p=[1-8]\$[!-9;-~]+"  # < 260 MB
+    rb"\$argon2(?:id|i|d)\$v=19\$m=(?:[0-9]{1,5}|1[0-9]{5}|2[0-5][0-9]{4}),t=[1-9],p=[1-8]"  # less than 260 MB
+    rb"\$[+/0-9A-Za-z]{11,64}\$[+/0-9A-Za-z]{16,88}"
     rb"|[./0-9A-Za-z]{13}"  # DES
-    rb"|\$1\$[!-9;-~]+"  # MD5
+    rb"|\$1\$[./0-9A-Za-z]{0,8}\$[./0-9A-Za-z]{22}"  # MD5
     rb"|\$2[abxy]\$(?:0[4-9]|1[0-3])\$[./0-9A-Za-z]{53}"  # bcrypt
-    rb"|\$[56]\$(?:rounds=[0-9]{1,6}\$)?[!-9;-~]+"  # SHA-256, SHA-512
-    rb"|\$g?y\$j[./0-9A-C][5T]\$[!-9;-~]+"  # yescrypt as crypt_gensalt makes it
+    rb"|\$[56]\$(?:rounds=[0-9]{1,6}\$)?[./0-9A-Za-z]{0,16}\$(?:[./0-9A-Za-z]{43}){1,2}"  # SHA-256, SHA-512
+    rb"|\$g?y\$j[./0-9A-C][5T]\$[./0-9A-Za-z]{0,86}\$[./0-9A-Za-z]{43}"  # yescrypt as crypt_gensalt makes it
 )
 _CRYPT_DATA = 1 << 18  # octets: glibc's struct crypt_data is 131,232, libxcrypt's 32,768
 

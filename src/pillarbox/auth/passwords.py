@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,9 +66,36 @@ def read(file: Path) -> bytes:
     return text
 
 
-def write(file: Path, records: Iterable[Record], gid: int | None = None) -> None:
+def find(text: bytes, address: bytes) -> Record | None:
+    """The first record of an address (lower case) in a file's text."""
+    return next((r for r in parse(text) if isinstance(r, Record) and r.address == address), None)
+
+
+def with_record(text: bytes, record: Record) -> bytes:
+    """The text with this record in place of the address's old one, or at the end; the rest as it is."""
+    kept, line, placed = [], record.line(), False
+    for old in text.splitlines(keepends=True):
+        if _names(old, record.address):
+            old, placed = b"" if placed else line, True
+        kept.append(old)
+    whole = b"".join(kept)
+    if placed:
+        return whole
+    return whole + (b"\n" if whole and not whole.endswith(b"\n") else b"") + line
+
+
+def without(text: bytes, address: bytes) -> bytes:
+    """The text without the records of an address (lower case)."""
+    return b"".join(line for line in text.splitlines(keepends=True) if not _names(line, address))
+
+
+def _names(line: bytes, address: bytes) -> bool:
+    return line.partition(b":")[0].lower() == address
+
+
+def write(file: Path, text: bytes, gid: int | None = None) -> None:
     """Replace the file; a new one belongs to the group `gid`. Raises OSError; then the old one stands."""
-    replace.file(file, b"".join(record.line() for record in records), mode=MODE, gid=gid)
+    replace.file(file, text, mode=MODE, gid=gid)
 
 
 class Passwords:

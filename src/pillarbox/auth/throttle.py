@@ -11,6 +11,8 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from pillarbox.status import Refusal, Status
+
 FREE = 3
 """Failures that cost nothing: people mistype."""
 LONGEST = 15.0
@@ -24,6 +26,8 @@ MEMORY = 900.0
 ADDRESSES = 10_000
 """Addresses remembered; beyond that the one longest unheard of is forgotten."""
 GUESSES = 8
+"""Wrong guesses of an address remembered, to know one that is only repeated."""
+TOO_MANY = Refusal(Status(4, 7, 0), "too many failed logins from your address, try again later")
 
 
 @dataclass(slots=True)
@@ -50,14 +54,14 @@ class Throttle:
         over = failures + max(0, client.waiting - PARALLEL) - FREE
         return min(LONGEST, 2.0 ** min(over, 10)) if over >= 0 else 0.0
 
-    def started(self, address: str | bytes, now: float) -> float | None:
-        """An attempt begins: the seconds until its turn, when it may be looked at; `failed` or `ended` is to follow. None:
-        too many wait before it, refuse it unseen (4.7.0); nothing is to follow."""
+    def started(self, address: str | bytes, now: float) -> float | Refusal:
+        """An attempt begins: the seconds until its turn, when it may be looked at; `failed` or `ended` is to follow. A
+        Refusal: too many wait before it, it is not looked at, and nothing is to follow."""
         delay = self.delay(address, now)
         client = self._client(address, now)
         due = max(client.turn, now) + delay if delay else now
         if due - now > PATIENCE:
-            return None
+            return TOO_MANY
         client.turn = max(client.turn, due)
         client.waiting += 1
         return due - now
@@ -72,12 +76,12 @@ class Throttle:
         telephone that was not told the new password) is no new guess and counts only once."""
         client = self._client(address, now)
         client.waiting = max(0, client.waiting - 1)
-        client.last = now
         if guess and guess in client.guesses:
             return
         if guess:
             client.guesses = (*client.guesses[1 - GUESSES :], guess)
         client.failures += 1
+        client.last = now
 
     def _client(self, address: str | bytes, now: float) -> _Client:
         network = _network(address)

@@ -302,7 +302,7 @@ def _collect(directory: Path) -> tuple[dict[str, Any], list[Complaint]]:
 
 
 def _complaint(name: str, entry: Entry, fault: Fault, *, absent: bool) -> Complaint:
-    problem = fault.problem + (f" (and {fault.more} more lines like it)" if fault.more else "")
+    problem = fault.problem + (f" (and {fault.more} more)" if fault.more else "")
     if entry.ours:
         return Complaint(name, fault.line, problem, True, f"write {entry.form}, or remove the file")
     return Complaint(name, fault.line, problem, False, f"taken as absent, {_default(name)} holds" if absent else "")
