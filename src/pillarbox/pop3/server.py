@@ -47,7 +47,7 @@ _LONGEST_NUMBER = 20
 _DIGEST_LENGTH = 32
 _HEX = b"0123456789abcdef"
 # A browser made to talk to this port: its next lines are under an attacker's control.
-_FOREIGN = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE"])
+_FOREIGN = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE", b"TRACE", b"PRI"])
 
 
 class State(Enum):
@@ -108,7 +108,6 @@ class Server:
     def secured(self) -> None:
         """TLS is on. RFC 2595 section 4: forget all that the client said before, also what is not yet read."""
         self._input.clear()
-        self._searched = 0
         self._state = State.AUTHORIZATION
         self._bad = 0
         self._wants_tls = False

@@ -62,8 +62,9 @@ class Exchange:
         self._begun = False
 
     def step(self, line: bytes | None) -> Step:
-        """Take a line as received, without CRLF: base64, b"=" for an empty initial response, b"*" to cancel; None for
-        no initial response. Never raises; after anything but a Challenge the exchange is over."""
+        """Take a line as received, without CRLF: base64, or b"*" to cancel; None for no initial response. An empty
+        response (b"=" as initial one, RFC 4954 section 4) is malformed with every mechanism here. Never raises; after
+        anything but a Challenge the exchange is over."""
         initial = not self._begun
         self._begun = True
         if line == b"*":
@@ -71,7 +72,7 @@ class Exchange:
         if initial and (line is None or self._server_first):
             # qmail's AUTH ignores an initial response to CRAM-MD5.
             return self._advance(None)
-        response = b"" if line == b"=" else _decode(line)
+        response = _decode(line)
         if response is None:
             return self._end(Problem.MALFORMED)
         if initial:
