@@ -54,7 +54,7 @@ class World:
             return refusal
         match effect:
             case CheckRecipient(address):
-                return None if address in self.known else NO_SUCH_USER
+                return None if address.lower() in self.known else NO_SUCH_USER
             case OpenDraft():
                 assert self.draft is None, "a draft is open already"
                 self.draft = bytearray()
