@@ -303,7 +303,7 @@ def test_drafts_and_marks_ride_in_one_commit(engine: Engine) -> None:
 
 def test_a_commit_that_fails_leaves_nothing_of_itself(engine: Engine) -> None:
     (one,) = accept(engine, draft(1))
-    bad = Draft(key(3), Envelope(b"", (b"a@b",)), BIRTH, 0, 1, 1 << 70, b"x")  # a size no engine can write
+    bad = Draft(key(3), Envelope(b"", (b"a@b",)), BIRTH, 1 << 70, 1, 1, b"x")  # a uid no engine can write
     with pytest.raises(OverflowError):
         engine.commit([draft(2), bad], [Mark.done(one, 0)])
     assert [message.id for message, _ in engine.listing()] == [one]

@@ -165,7 +165,8 @@ class Engine(Protocol):
     def commit(self, drafts: Sequence[Draft], marks: Sequence[Mark]) -> Receipt:
         """All of it in one durable transaction: new messages (due at birth), marks in their order, and the end of
         messages whose recipients are all done. A mark for a message or recipient that is no more is ignored. A draft
-        without recipients is accepted and ends at once, as in qmail."""
+        without recipients is accepted and ends at once, as in qmail. An engine keeps some room that drafts may not
+        take: after QueueFull commit the marks alone, which may well succeed."""
 
     def known(self, key: bytes) -> int | None:
         """The id of the message committed with this key: while it lives, and at least ten minutes longer."""

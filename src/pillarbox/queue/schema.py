@@ -12,10 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pillarbox.queue.engine import QueueBroken, QueueFull, State
-from pillarbox.queue.spool import sync_directory
+from pillarbox.queue.spool import FULL, sync_directory
 from pillarbox.status import Failure
 
 VERSION = 1
+PAGE = 4096  # octets
+SHRINK_FROM = 64 << 20  # octets of free pages that a start gives back to the disk
+SHRINK_TO = 16 << 20  # octets of pages in use, which have to be copied for it
 
 _APPLICATION = 0x50494C4C  # "PILL": so that a stray database of something else is not taken for a queue
 
@@ -23,8 +26,8 @@ _APPLICATION = 0x50494C4C  # "PILL": so that a stray database of something else 
 # stretch the log, but not for good. FULL: a commit that returned is on the disk. The lock is exclusive because nobody
 # else may open the queue, and because shared memory and locks per transaction cost time. Debian's SQLite overwrites
 # what is deleted, with more writes than the deletion itself; FAST does so only where it costs none.
-_PRAGMAS = """
-PRAGMA page_size = 4096;
+_PRAGMAS = f"""
+PRAGMA page_size = {PAGE};
 PRAGMA auto_vacuum = NONE;
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
@@ -32,6 +35,7 @@ PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 16777216;
 PRAGMA secure_delete = FAST;
+PRAGMA temp_store = MEMORY;
 """
 
 # commits: one row for each commit, `last` being its last id. AUTOINCREMENT stands here and not at messages because it
@@ -66,7 +70,7 @@ def connect(file: Path) -> sqlite3.Connection:
         # Recovery may have read a log whose last sync failed before a restart: write all of it once more, into the
         # database. On a full disk that must wait; the log itself was synced above.
         with suppress(QueueFull):
-            _checkpoint(database)
+            _finish_recovery(database)
     except sqlite3.Error as problem:
         database.close()
         raise trouble(problem) from problem
@@ -81,7 +85,7 @@ def trouble(problem: sqlite3.Error) -> Failure:
     name = getattr(problem, "sqlite_errorname", type(problem).__name__)
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
     if code == sqlite3.SQLITE_FULL:
-        return QueueFull("the queue's disk is full")
+        return QueueFull(FULL)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return QueueBroken("queue/queue.db: another process has the queue open")
     if code == sqlite3.SQLITE_NOTADB:
@@ -125,8 +129,18 @@ def _prepare(database: sqlite3.Connection) -> None:
         raise QueueBroken(f"queue/queue.db: {newer}: start that one, or move the queue away")
 
 
-def _checkpoint(database: sqlite3.Connection) -> None:
+def free_pages(database: sqlite3.Connection) -> int:
+    """Octets in the database that new mail may take without the file growing."""
+    (count,) = database.execute("PRAGMA freelist_count").fetchone()
+    return int(count) * PAGE
+
+
+def _finish_recovery(database: sqlite3.Connection) -> None:
     try:
         database.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        free = free_pages(database)
+        if free >= SHRINK_FROM and pages * PAGE - free <= SHRINK_TO:
+            database.execute("VACUUM")
     except sqlite3.Error as problem:
         raise trouble(problem) from problem

@@ -15,6 +15,10 @@ from pathlib import Path
 from pillarbox.queue.engine import BodyGone, QueueFull
 from pillarbox.status import Failure, SystemTrouble
 
+SPARE = 8 << 20  # octets of the disk that new mail must leave, so that the queue can always finish what it has
+
+FULL = "the queue's disk is full"
+
 _NAME = re.compile(r"[0-9a-f]{32}")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,12 +45,24 @@ def make_directory(directory: Path) -> None:
         os.chmod(directory, 0o700)
 
 
+def room(directory: Path) -> int:
+    """Octets of its disk which new mail may take. Raises SystemTrouble."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError as problem:
+        raise SystemTrouble.of(problem) from problem
+    if not disk.f_blocks:  # a file system that does not say
+        return SPARE
+    return disk.f_bavail * disk.f_frsize - SPARE
+
+
 class SpoolFile:
     """A body on its way in. `size` counts octets. After a failure nothing of it is left."""
 
     __slots__ = ("_descriptor", "_directory", "name", "size")
 
     def __init__(self, directory: Path) -> None:
+        """Raises QueueFull or SystemTrouble."""
         self.name = os.urandom(16).hex()
         self.size = 0
         self._directory = directory
@@ -59,9 +75,14 @@ class SpoolFile:
     def write(self, block: bytes | bytearray | memoryview) -> None:
         """Append one block. Raises QueueFull or SystemTrouble; the file is gone then."""
         try:
+            if room(self._directory) < len(block):
+                raise QueueFull(FULL)
             written = os.write(self._descriptor, block)
             while written < len(block):
                 written += os.write(self._descriptor, memoryview(block)[written:])
+        except Failure:
+            self.discard()
+            raise
         except OSError as problem:
             self.discard()
             raise _trouble(problem) from problem
@@ -119,5 +140,5 @@ def sweep(directory: Path, named: Callable[[str], bool]) -> int:
 
 def _trouble(problem: OSError) -> Failure:
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return QueueFull("the queue's disk is full")
+        return QueueFull(FULL)
     return SystemTrouble.of(problem)

@@ -109,6 +109,8 @@ class SqliteEngine:
         """See Engine."""
         first = self._last + 1
         bits: dict[int, int] = {}
+        if drafts:
+            self._leave_room(drafts)
         with self._writing():
             if drafts:
                 self._insert(drafts, first, bits)
@@ -151,6 +153,14 @@ class SqliteEngine:
             self._many(self._insert_spooled, spooled)
         self._many("INSERT INTO bodies VALUES (?, ?)", bodies)
         self._many("INSERT INTO recipients VALUES (?, ?, ?, 0, 0, ?, x'')", recipients)
+
+    def _leave_room(self, drafts: Sequence[Draft]) -> None:
+        """New mail must not take the last of the disk: without room for marks nothing that is queued could ever leave.
+        Raises QueueFull."""
+        size = sum([draft.size for draft in drafts if draft.spool is None])
+        room = spool.room(self._spool)
+        if room < size and room + schema.free_pages(self._database) < size:
+            raise QueueFull(spool.FULL)
 
     def _settle(self, marks: Sequence[Mark], bits: dict[int, int]) -> None:
         """Write what became of recipients, and note in `bits` what is still open in each message with a done one."""
@@ -359,7 +369,8 @@ class _Keys:
         now = clock()
         self._notes = deque([(now, last)])  # how far commits had come at that time: at most KEYS_KEPT / NOTE of them
         self._old = 0  # commits up to this id are old enough
-        self._looked = 0  # and up to this one they have been looked at in this round
+        self._end = 0  # up to which this round goes
+        self._looked = 0  # and has come
         self._next = now
 
     def forget(self, execute: Callable[..., sqlite3.Cursor], last: int) -> None:
@@ -374,12 +385,12 @@ class _Keys:
             self._old = notes.popleft()[1]
         if not notes or now >= notes[-1][0] + self.NOTE:
             notes.append((now, last))
-        looked = execute(_LOOK, (self._looked, self._old, self.LOOK)).fetchall()
+        looked = execute(_LOOK, (self._looked, self._end, self.LOOK)).fetchall()
         if looked:
             execute(_FORGET, (self._looked, looked[-1][0]))
             self._looked = looked[-1][0]
-        else:
-            self._looked = 0
+        if len(looked) < self.LOOK:
+            self._looked, self._end = 0, self._old
             self._next = now + self.REST
 
 

@@ -1,0 +1,136 @@
+"""Opening the database: who may, what is refused, and that nothing foreign is touched."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from pillarbox.queue import schema
+from pillarbox.queue.engine import Mark, QueueBroken
+from pillarbox.queue.sqlite import SqliteEngine
+from tests.queue.drafts import Clock, accept, draft, settle
+from tests.queue.kills import fork
+
+
+def opened(directory: Path) -> SqliteEngine:
+    return SqliteEngine.open(directory, Clock())
+
+
+def setting(database: sqlite3.Connection, name: str) -> object:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def test_a_commit_that_returned_is_on_the_disk_by_these_settings(tmp_path: Path) -> None:
+    database = schema.connect(tmp_path / "queue.db")
+    assert setting(database, "journal_mode") == "wal"
+    assert setting(database, "synchronous") == 2
+    assert setting(database, "wal_autocheckpoint") == 1000
+    assert setting(database, "locking_mode") == "exclusive"
+    database.close()
+
+
+def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
+    engine = opened(tmp_path / "queue")
+    accept(engine, draft(1))
+    for name in ("", "spool", "queue.db", "queue.db-wal"):
+        assert stat.S_IMODE((tmp_path / "queue" / name).stat().st_mode) & 0o077 == 0
+    engine.close()
+
+
+def test_the_queue_cannot_be_opened_twice(tmp_path: Path) -> None:
+    engine = opened(tmp_path)
+
+    def second() -> None:
+        with pytest.raises(QueueBroken, match="another process has the queue open"):
+            opened(tmp_path)
+
+    _, status = os.waitpid(fork(second), 0)
+    assert status == 0
+    accept(engine, draft(1))
+    engine.close()
+
+
+def test_a_queue_of_a_newer_pillarbox_is_left_alone(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    database = sqlite3.connect(tmp_path / "queue.db")
+    database.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    database.close()
+    with pytest.raises(QueueBroken, match="written by a newer Pillarbox"):
+        opened(tmp_path)
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "queue.db")
+    database.execute("CREATE TABLE messages (id)")
+    database.close()
+    with pytest.raises(QueueBroken, match="not a queue of Pillarbox"):
+        opened(tmp_path)
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").write_bytes(b"From joe@example.org\n" * 500)
+    with pytest.raises(QueueBroken, match="not a queue of Pillarbox"):
+        opened(tmp_path)
+    assert (tmp_path / "queue.db").read_bytes() == b"From joe@example.org\n" * 500
+
+
+@pytest.mark.parametrize("name", ["queue.db", "spool"])
+def test_a_place_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    if name == "spool":
+        (tmp_path / name).touch()
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(QueueBroken) as caught:
+        opened(tmp_path)
+    assert name in caught.value.text
+    assert "\n" not in caught.value.text
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(QueueBroken, match="file/queue: Not a directory"):
+        opened(tmp_path / "file" / "queue")
+
+
+def test_a_start_gives_back_the_disk_that_a_flood_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "SHRINK_FROM", 100_000)
+    engine = opened(tmp_path)
+    ids = accept(engine, *[draft(number * 5 + 4) for number in range(400)])
+    settle(engine, *[Mark.done(message, 0) for message in ids[:-1]])
+    engine.close()
+    large = (tmp_path / "queue.db").stat().st_size
+    assert large > 400_000
+    engine = opened(tmp_path)
+    assert [message.id for message, _ in engine.listing()] == ids[-1:]
+    assert accept(engine, draft(1)) == [ids[-1] + 1]
+    engine.close()
+    assert (tmp_path / "queue.db").stat().st_size < 100_000
+
+
+def test_the_tables_are_made_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_SCHEMA", schema._SCHEMA.replace("CREATE INDEX waiting", "CREATE NONSENSE waiting"))
+    with pytest.raises(QueueBroken):
+        opened(tmp_path)
+    monkeypatch.undo()
+    engine = opened(tmp_path)
+    accept(engine, draft(1))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (sqlite3.SQLITE_FULL, "the queue's disk is full"),
+        (sqlite3.SQLITE_BUSY, "queue/queue.db: another process has the queue open"),
+        (sqlite3.SQLITE_IOERR_FSYNC, "queue/queue.db: trouble (SQLITE_IOERR_FSYNC)"),
+    ],
+)
+def test_errors_say_what_they_mean(code: int, text: str) -> None:
+    problem = sqlite3.OperationalError("trouble")
+    problem.sqlite_errorcode = code
+    problem.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+    assert schema.trouble(problem).text == text
