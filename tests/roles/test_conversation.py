@@ -297,3 +297,19 @@ def test_with_implicit_tls_the_greeting_comes_inside_and_starttls_is_not_offered
         assert b"AUTH PLAIN" in heard and b"STARTTLS" not in heard
 
     converse(House(Errands(), service="submissions", context=tls[0]), client, tls[1])
+
+
+def test_a_client_that_does_not_read_its_replies_is_not_served_on() -> None:
+    async def client(house: House, streams: Streams) -> None:
+        reader, writer = streams
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way to stop reading
+        noops = b"EHLO c.example\r\n" * 4096
+        for _ in range(200):
+            writer.write(noops)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        assert house.current is not None and house.current._transport is not None
+        assert house.current._transport.get_write_buffer_size() < 2 << 20
+        writer.transport.abort()
+
+    converse(House(Errands()), client)

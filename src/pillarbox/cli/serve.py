@@ -20,6 +20,7 @@ from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import Complaint, Listener, Settings, read
 from pillarbox.net import listening
 from pillarbox.roles import auth, owner, pop3d, queue, smtpd, users
+from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
 from pillarbox.roles.log import Log
 from pillarbox.roles.process import become, raise_descriptor_limit
@@ -46,6 +47,7 @@ def serve(home: Path) -> int:
     settings = _settings(home)
     house = House(home, settings, _bound(settings))
     house.read_certificates()
+    _refuse_without_certificate(house)
     _refuse_unusable(home, user)
     login, password = first_account(home, settings, user)
     house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
@@ -118,6 +120,16 @@ def _no_port(listener: Listener, problem: OSError) -> str:
     else:
         remedy = "choose an address of this machine"
     return f"control/listen: {listener}: {problem.strerror}: {remedy}"
+
+
+def _refuse_without_certificate(house: House) -> None:
+    """A port that promises TLS needs a certificate."""
+    for listener, _sock in house.listening:
+        if listener.service in IMPLICIT_TLS and "" not in house.certificates:
+            raise CannotServe(
+                f"control/listen: {listener}: there is no certificate {house.home / house.settings.tlscert}: "
+                "install one, or leave this listener out"
+            )
 
 
 def _refuse_unusable(home: Path, user: User) -> None:

@@ -22,6 +22,7 @@ from pillarbox.roles.verbs import SUPERVISOR_SAYS, Verb
 
 CONNECTIONS = 4000  # of one process; more are turned away at once
 CONNECTIONS_OF_ONE = 200  # from one client address; loopback may have them all
+IMPLICIT_TLS = ("submissions", "pop3s")
 SWEEP_PERIOD = 1.0  # seconds
 
 Welcome = Callable[[Listener, str, Callable[[Conversation], None]], Conversation]
@@ -80,8 +81,11 @@ class Connections:
     def admit(self, listener: Listener, transport: asyncio.Transport) -> Conversation | None:
         """The conversation with a client that just connected; None when there are too many."""
         client = _address(transport)
+        if listener.service in IMPLICIT_TLS and self.context is None:
+            self._turned_away(client, "no certificate")  # never in clear on a port that promises TLS
+            return None
         if self._draining or len(self._open) >= CONNECTIONS or self._too_many(client):
-            self._log.say(f"{self._role}: turned away {client}: too many connections", "turned-away", client=client)
+            self._turned_away(client, "too many connections")
             return None
 
         def gone(conversation: Conversation) -> None:
@@ -95,6 +99,9 @@ class Connections:
         conversation = self._welcome(listener, client, gone)
         self._open.add(conversation)
         return conversation
+
+    def _turned_away(self, client: str, why: str) -> None:
+        self._log.say(f"{self._role}: turned away {client}: {why}", "turned-away", client=client, why=why)
 
     def _too_many(self, client: str) -> bool:
         return self._from[client] >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
@@ -163,7 +170,7 @@ class Door(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
         conversation = self._connections.admit(self._listener, transport)
         if conversation is None:
-            if self._listener.service not in ("submissions", "pop3s"):
+            if self._listener.service not in IMPLICIT_TLS:
                 transport.write(self._connections.full)
             transport.close()
             return

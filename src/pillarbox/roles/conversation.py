@@ -152,7 +152,11 @@ class Conversation(asyncio.Protocol):
         if self._more_room is not None:
             more, self._more_room = self._more_room, None
             more()
-        elif self._asking is None and not self._closing:
+        else:
+            self._loop.call_soon(self._go_on)  # not from inside the transport: it may be closed on the way
+
+    def _go_on(self) -> None:
+        if self._asking is None and self._writable and not self._closing:
             self._advance()
 
     def connection_lost(self, _problem: Exception | None) -> None:
@@ -234,15 +238,13 @@ class Conversation(asyncio.Protocol):
     def _advance(self) -> None:
         """Take events until one has to wait, then say what there is to say."""
         machine = self._machine
-        while not self._closing:
+        while self._writable and not self._closing:
             event = machine.next_event()
             if event is None:
                 break
             asking = self._session.respond(event)
             if not self._run(asking, None):
                 return
-            if not self._writable:
-                break
         self._flush()
         if self._closing or not self._writable:
             return
