@@ -90,7 +90,7 @@ def test_a_full_disk_refuses_the_draft_once_and_drops_the_rest(links: tuple[Link
     class Full:
         name, size = "full", 0
 
-        def write(self, block: bytes) -> None:
+        def write(self, block: bytes | bytearray | memoryview) -> None:
             raise QueueFull("disk full")
 
         def sync(self) -> None:
