@@ -105,7 +105,7 @@ def expired(days: int) -> Callable[[Path], None]:
         (write("control/databytes", "ten\n"),
          "control/databytes: line 1: not a number: 'ten'; taken as absent, the default 0 holds"),
         (write("control/spoolsize", "ten\n"), "control/spoolsize: line 1: not a number: 'ten'; write a whole number"),
-        (write("users/assign", "=x:y\n.\n"), "{home}/users/assign: bad format in users/assign: line 1: mend the line"),
+        (write("users/assign", "=x:y\n.\n"), "{home}/users/assign: line 1 is no assignment: mend it, then: "),
         (later("users/assign"), "{home}/users/cdb: older than users/assign, or missing: pillarbox run qmail-newu"),
         (mode("users/passwords", 0o644), "{home}/users/passwords: mode 0644: everybody can read it: chmod o="),
         (write("control/smtproutes", "a.example:b.example joe secret\n"),

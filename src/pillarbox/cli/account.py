@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from pillarbox import accounts
 from pillarbox.cli.home import require
-from pillarbox.cli.layout import role_user
+from pillarbox.cli.layout import broken_assign, role_user
 from pillarbox.cli.output import printable, table
 from pillarbox.status import Failure, Status
+from pillarbox.users.assign import BadAssign
 
 LONGEST_LINE = 4096  # octets of a password on standard input
+
+
+class BrokenTable(Failure):
+    """users/assign was broken by hand."""
+
+    status = Status(5, 3, 5)
 
 
 class NoPassword(Failure):
@@ -23,39 +32,48 @@ class NoPassword(Failure):
     status = Status(5, 3, 0)
 
 
+@contextmanager
+def _accounts_of(home: Path) -> Iterator[None]:
+    """Work on the accounts of a home that there is. Says where users/assign is broken."""
+    require(home)
+    try:
+        yield
+    except BadAssign as failure:
+        raise BrokenTable(broken_assign(home, failure)) from failure
+
+
 def add(home: Path, address: str, *, stdin: bool) -> int:
     """Make an account; the password comes from standard input or is asked for twice. Raises Failure, OSError."""
-    require(home)
-    user = role_user()
-    mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
-    accounts.add(home, os.fsencode(address), _password(stdin=stdin), user=mailbox_user)
+    with _accounts_of(home):
+        user = role_user()
+        mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
+        accounts.add(home, os.fsencode(address), _password(stdin=stdin), user=mailbox_user)
     print(f"{printable(address.lower())}: added")
     return 0
 
 
 def remove(home: Path, address: str) -> int:
     """Take an account away; its mail stays on disk. Raises Failure, OSError."""
-    require(home)
-    kept = accounts.remove(home, os.fsencode(address))
+    with _accounts_of(home):
+        kept = accounts.remove(home, os.fsencode(address))
     print(f"{printable(address)}: removed" + (f"; its mail is kept in {kept}" if kept else ""))
     return 0
 
 
 def password(home: Path, address: str, *, stdin: bool) -> int:
     """Set a password. Raises Failure, OSError."""
-    require(home)
-    accounts.set_password(home, os.fsencode(address), _password(stdin=stdin))
+    with _accounts_of(home):
+        accounts.set_password(home, os.fsencode(address), _password(stdin=stdin))
     print(f"{printable(address)}: has a new password")
     return 0
 
 
 def show(home: Path) -> int:
     """List all accounts. Raises Failure, OSError."""
-    require(home)
-    rows = [
-        (account.address, str(account.home), "" if account.login else "unfinished: say its add or remove again")
-        for account in accounts.list(home)
-    ]
+    with _accounts_of(home):
+        found = accounts.list(home)
+    unfinished = "unfinished: say its add or remove again"
+    rows = [(account.address, str(account.home), "" if account.login else unfinished) for account in found]
     table(("account", "home", ""), rows)
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pillarbox.cli import network
 from pillarbox.cli.finding import Finding, note, ok, problem
-from pillarbox.cli.layout import PLACES, Place, User, caller, mode, role_user, unreachable
+from pillarbox.cli.layout import PLACES, Place, User, broken_assign, caller, mode, role_user, unreachable
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
@@ -143,8 +143,7 @@ def _users(house: House) -> Iterator[Finding]:
     try:
         assigned = assign.read(users)
     except assign.BadAssign as failure:
-        where = f"line {failure.line}" if failure.line else "the last line is not a dot"
-        yield problem(str(users / "assign"), f"{failure.text}: {where}", "mend the line; then run qmail-newu")
+        yield Finding("problem", broken_assign(house.home, failure))
         return
     if assigned and not _newer(users / "cdb", users / "assign"):
         yield problem(str(users / "cdb"), "older than users/assign, or missing", "pillarbox run qmail-newu")

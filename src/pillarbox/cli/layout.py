@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pillarbox.status import Failure, Status
+from pillarbox.users.assign import BadAssign
 
 ROLE_USER = "pillarbox"
 
@@ -91,6 +92,12 @@ def unreachable(directory: Path, user: User) -> Path | None:
     if status == 254 or status < 0:
         raise Failure(f"cannot become the user {user.name}: this process may not change users", Status(5, 3, 5))
     return None if status == 255 else ways[status]
+
+
+def broken_assign(home: Path, failure: BadAssign) -> str:
+    """What to say when users/assign breaks its format."""
+    where = f"line {failure.line} is no assignment" if failure.line else "the last line is not a dot"
+    return f"{home / 'users' / 'assign'}: {where}: mend it, then: pillarbox run qmail-newu"
 
 
 def mode(facts: os.stat_result) -> int:

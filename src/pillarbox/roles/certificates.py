@@ -67,7 +67,9 @@ def _line(several: tuple[Path, ...], problem: ssl.SSLError) -> str:
     key, certificate = several[0], several[-1]
     if problem.reason == "KEY_VALUES_MISMATCH":
         return f"{certificate}: does not match the key in {key}: install the pair that belongs together"
-    return f"{certificate}: no usable certificate and key: {problem.reason}: install a PEM certificate and its key"
+    # Which of these, or none, is said of a file that is no PEM differs from one OpenSSL and Python to the next.
+    why = f" ({problem.reason})" if problem.reason not in (None, "PEM_LIB", "NO_START_LINE") else ""
+    return f"{certificate}: no usable certificate and key{why}: install a PEM certificate and its key"
 
 
 def _sealed(octets: bytes) -> int:

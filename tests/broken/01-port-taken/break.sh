@@ -1,0 +1,1 @@
+echo "smtp 127.0.0.1:$taken" >control/listen

@@ -1,0 +1,1 @@
+echo 'smtp 192.0.2.1:0' >control/listen

@@ -1,0 +1,1 @@
+chown 12345 queue

@@ -1,0 +1,2 @@
+: >control/me
+rm control/smtpgreeting 2>/dev/null || true

@@ -1,0 +1,1 @@
+echo 'smtp localhost' >control/listen

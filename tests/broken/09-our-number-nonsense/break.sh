@@ -1,0 +1,1 @@
+echo ten >control/spoolsize

@@ -1,0 +1,1 @@
+printf '\n./Maildir/\n' >control/defaultdelivery

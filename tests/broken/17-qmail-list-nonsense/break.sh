@@ -1,0 +1,1 @@
+echo 'joe@example.net' >>control/rcpthosts

@@ -1,0 +1,1 @@
+echo 'example.net' >>control/virtualdomains

@@ -1,0 +1,1 @@
+printf 'mx\007example.org\n' >control/smtpgreeting

@@ -1,0 +1,1 @@
+cp "$other/cert.pem" tls/cert.pem

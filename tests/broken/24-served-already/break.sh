@@ -1,0 +1,2 @@
+# The runner holds the lock, as a server would.
+touch run/lock

@@ -1,0 +1,1 @@
+echo '=joe:no' >users/assign
