@@ -415,6 +415,15 @@ def test_remove_ends_messages_with_their_bodies(engine: Engine) -> None:
     assert settle(engine, Mark.done(one, 0), Mark.done(three, 0)) == [three]
 
 
+def test_to_change_nothing_changes_nothing(engine: Engine) -> None:
+    (one,) = accept(engine, draft(1))
+    for nothing in ([], [999]):
+        assert engine.remove(nothing) == engine.hold(nothing, b"x") == []
+        assert engine.retry(nothing, BIRTH + 9) == engine.release(nothing, BIRTH + 9) == []
+    assert engine.commit((), ()).ended == []
+    assert claim_all(engine) == [(BIRTH, one, 0)]
+
+
 def test_the_list_goes_page_by_page(engine: Engine) -> None:
     ids = accept(engine, *[draft(number, recipients=2) for number in range(7)])
     settle(engine, *[Mark.done(ids[3], number) for number in range(2)])

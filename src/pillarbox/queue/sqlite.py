@@ -117,7 +117,7 @@ class SqliteEngine:
             if marks:
                 self._settle(marks, bits)
             ended = sorted(message for message, still_open in bits.items() if not still_open)
-            gone = self._delete(ended) if ended else []
+            gone = self._delete(ended)
             self._keys.forget(self._execute, self._last)
         # From here on it is done; what follows must not fail.
         self._last += len(drafts)
@@ -401,10 +401,8 @@ def _recipient(row: tuple[int, int, bytes, int, int, int, bytes]) -> Recipient:
 
 def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Ascending numbers as (first, last) of their runs without gaps."""
-    first = last = numbers[0]
-    for number in numbers[1:]:
-        if number != last + 1:
-            yield first, last
-            first = number
-        last = number
-    yield first, last
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield numbers[start], numbers[end - 1]
+            start = end

@@ -1,0 +1,419 @@
+"""The schedule by itself: a week in milliseconds. tests/queue/test_window.py has it over an engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from pillarbox.outcome import Outcome
+from pillarbox.queue import schedule as module
+from pillarbox.queue.engine import Entry, Mark, Message, Recipient, State
+from pillarbox.queue.lane import DOWN_AFTER, FIRST_PAUSE, LONGEST_PAUSE, PROBE_TIME, Channel, Destination, Limits
+from pillarbox.queue.schedule import TOO_LONG, Claim, Schedule, Start, next_attempt
+from tests.queue.drafts import BIRTH
+
+JOE = Destination(Channel.LOCAL, b"joe")
+JANE = Destination(Channel.LOCAL, b"jane")
+FAR = Destination(Channel.REMOTE, b"far.example")
+NEAR = Destination(Channel.REMOTE, b"near.example")
+
+DONE = Outcome.done(b"did 1+0+0\n")
+LATER = Outcome.later(b"not now\n")
+NEVER = Outcome.never(b"no mailbox here\n")
+
+WIDE = Limits(1000, 1000)
+
+
+def fresh(local: Limits = WIDE, remote: Limits = WIDE, lifetime: int = 604_800, window: int = 10_000) -> Schedule:
+    """A schedule that has read an engine which was empty."""
+    schedule = Schedule(local, remote, lifetime, window)
+    claim = schedule.wanted()
+    assert claim is not None
+    schedule.claimed(claim, [], lambda address: JOE)
+    return schedule
+
+
+def settle(schedule: Schedule) -> list[Mark]:
+    marks = schedule.marks()
+    schedule.settled(len(marks))
+    return marks
+
+
+def due(schedule: Schedule, now: float) -> float:
+    at = schedule.next_due(now)
+    assert at is not None
+    return at
+
+
+# qmail's times.
+
+
+def ages(channel: Channel, lifetime: int) -> list[int]:
+    """When a message that always fails is tried, in seconds after its birth, attempts taking no time."""
+    schedule = fresh(lifetime=lifetime)
+    schedule.committed(1, BIRTH, [Destination(channel, b"x")])
+    tried: list[int] = []
+    now = float(BIRTH)
+    while True:
+        (start,) = schedule.start(now)
+        tried.append(int(now) - BIRTH)
+        mark = schedule.outcome(1, 0, LATER, now)
+        assert mark is not None and start.numbers == (0,)
+        settle(schedule)
+        if mark.state is State.HELD:
+            assert mark.reason == b"not now\n" + TOO_LONG
+            assert schedule.next_due(now) is None
+            return tried
+        assert mark.due == due(schedule, now)
+        now = due(schedule, now)
+
+
+def test_a_week_of_local_attempts_comes_at_qmails_times() -> None:
+    tried = ages(Channel.LOCAL, 604_800)
+    assert tried[:7] == [0, 100, 400, 900, 1600, 2500, 3600]
+    assert len(tried) == 79
+    assert tried[-2] <= 604_800 < tried[-1]
+
+
+def test_a_week_of_remote_attempts_comes_at_qmails_times() -> None:
+    tried = ages(Channel.REMOTE, 604_800)
+    assert tried[:7] == [0, 400, 1600, 3600, 6400, 10000, 14400]
+    assert tried[-2:] == [577_600, 608_400]
+    assert len(tried) == 40
+
+
+def test_the_words_for_giving_up_are_qmails() -> None:
+    assert TOO_LONG == b"I'm not going to try again; this message has been in the queue too long.\n"
+
+
+def test_a_lifetime_of_nothing_still_means_a_second_attempt() -> None:
+    """The last pass is the first that begins after the lifetime, as in qmail."""
+    assert ages(Channel.LOCAL, 0) == [0, 100]
+
+
+def test_a_birth_in_the_future_does_not_put_mail_off_until_then() -> None:
+    assert next_attempt(BIRTH + 1_000_000, BIRTH + 5.5, Channel.LOCAL) == BIRTH + 105
+    assert next_attempt(BIRTH, BIRTH + 5.5, Channel.LOCAL) == BIRTH + 144
+
+
+def test_the_time_counts_from_when_the_attempt_began() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    schedule.start(BIRTH + 25.9)
+    mark = schedule.outcome(1, 0, LATER, BIRTH + 5000)
+    assert mark == Mark.later(1, 0, BIRTH + (5 + 10) ** 2, b"not now\n")
+
+
+# Outcomes.
+
+
+def test_what_is_done_is_over() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    assert schedule.start(BIRTH) == [Start(1, JOE, (0,), False)]
+    assert schedule.outcome(1, 0, DONE, BIRTH) == Mark.done(1, 0)
+    assert settle(schedule) == [Mark.done(1, 0)]
+    assert schedule.start(BIRTH + 1e9) == []
+    assert schedule.next_due(BIRTH) is None
+
+
+def test_a_final_failure_is_held_with_its_reason_until_there_are_bounces() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    schedule.start(BIRTH)
+    assert schedule.outcome(1, 0, NEVER, BIRTH) == Mark.held(1, 0, b"no mailbox here\n")
+    assert schedule.start(BIRTH + 1e9) == []
+
+
+@pytest.mark.parametrize("outcome", [DONE, LATER, NEVER])
+def test_an_outcome_is_heard_once(outcome: Outcome) -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    assert schedule.outcome(1, 0, outcome, BIRTH) is None
+    schedule.start(BIRTH)
+    assert schedule.outcome(1, 1, outcome, BIRTH) is None
+    assert schedule.outcome(1, 0, outcome, BIRTH) is not None
+    assert schedule.outcome(1, 0, outcome, BIRTH) is None
+    assert len(settle(schedule)) == 1
+    assert schedule.running == 0
+
+
+def test_marks_stay_until_they_are_settled() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE, JOE])
+    schedule.start(BIRTH)
+    schedule.outcome(1, 0, DONE, BIRTH)
+    assert schedule.marks() == schedule.marks() == [Mark.done(1, 0)]
+    schedule.outcome(1, 1, DONE, BIRTH)
+    schedule.settled(1)
+    assert schedule.marks() == [Mark.done(1, 1)]
+    assert schedule.unsettled == 1
+
+
+def test_the_second_attempt_looks_whether_the_first_succeeded() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    assert [start.again for start in schedule.start(BIRTH)] == [False]
+    schedule.outcome(1, 0, LATER, BIRTH)
+    settle(schedule)
+    assert [start.again for start in schedule.start(BIRTH + 100)] == [True]
+
+
+def test_a_lost_attempt_is_soon_tried_again_and_then_like_any_failure() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE])
+    now = float(BIRTH)
+    waited = []
+    for _ in range(5):
+        (start,) = schedule.start(now)
+        mark = schedule.lost(1, 0, b"lost\n", now)
+        assert mark is not None and schedule.running == 0
+        settle(schedule)
+        waited.append((int(due(schedule, now) - now), mark.tried))
+        now = due(schedule, now)
+    assert start.again
+    assert waited[:3] == [(1, False), (5, False), (30, False)]
+    assert all(tried and pause >= 100 for pause, tried in waited[3:])
+    assert schedule.lost(1, 0, b"lost\n", now) is None
+
+
+# Limits and turns.
+
+
+def test_no_more_run_than_the_channel_and_the_destination_may() -> None:
+    schedule = fresh(local=Limits(5, 2), remote=Limits(3, 3))
+    for message in range(1, 11):
+        schedule.committed(message, BIRTH, [JOE, JANE, FAR])
+    starts = schedule.start(BIRTH)
+    assert Counter(start.destination for start in starts) == {JOE: 2, JANE: 2, FAR: 3}
+    assert schedule.running == 7
+    assert schedule.start(BIRTH) == []
+    for start in starts[:1]:
+        schedule.outcome(start.message, start.numbers[0], DONE, BIRTH)
+    assert schedule.next_due(BIRTH) is None or schedule.marks()
+    assert [start.destination for start in schedule.start(BIRTH)] == [starts[0].destination]
+
+
+def test_raised_limits_hold_at_once() -> None:
+    schedule = fresh(local=Limits(1, 1))
+    for message in range(1, 5):
+        schedule.committed(message, BIRTH, [JOE])
+    assert len(schedule.start(BIRTH)) == 1
+    schedule.configure(Limits(3, 3), WIDE, 604_800)
+    assert len(schedule.start(BIRTH)) == 2
+    schedule.configure(Limits(1, 1), WIDE, 604_800)
+    assert schedule.start(BIRTH) == []
+
+
+def test_recipients_of_one_message_start_together_in_their_order() -> None:
+    schedule = fresh()
+    schedule.committed(1, BIRTH, [JOE, FAR, JOE, FAR])
+    assert schedule.start(BIRTH) == [Start(1, JOE, (0, 2), False), Start(1, FAR, (1, 3), False)]
+
+
+def test_a_message_to_many_does_not_make_the_others_wait() -> None:
+    schedule = fresh(remote=Limits(4, 4))
+    schedule.committed(1, BIRTH, [FAR] * 500)
+    schedule.committed(2, BIRTH, [FAR])
+    schedule.committed(3, BIRTH, [FAR])
+    started = schedule.start(BIRTH)
+    assert [(start.message, start.numbers) for start in started] == [(1, (0, 1)), (2, (0,)), (3, (0,))]
+
+
+def test_a_destination_with_much_mail_does_not_make_the_others_wait() -> None:
+    schedule = fresh(remote=Limits(4, 4))
+    for message in range(1, 500):
+        schedule.committed(message, BIRTH, [FAR])
+    schedule.committed(500, BIRTH, [NEAR])
+    assert Counter(start.destination for start in schedule.start(BIRTH)) == {FAR: 3, NEAR: 1}
+
+
+def test_everything_is_started_once() -> None:
+    schedule = fresh(local=Limits(7, 3), remote=Limits(5, 2))
+    for message in range(1, 101):
+        schedule.committed(message, BIRTH, [(JOE, JANE, FAR, NEAR)[(message + n) % 4] for n in range(message % 6)])
+    seen: Counter[tuple[int, int]] = Counter()
+    while starts := schedule.start(BIRTH):
+        for start in starts:
+            for number in start.numbers:
+                seen[start.message, number] += 1
+                schedule.outcome(start.message, number, DONE, BIRTH)
+    assert set(seen.values()) == {1}
+    assert len(seen) == sum(message % 6 for message in range(1, 101))
+
+
+# Destinations that are down.
+
+
+def fail(schedule: Schedule, now: float) -> int:
+    """Let everything that starts find its destination down. How much that was."""
+    count = 0
+    while starts := schedule.start(now):
+        for start in starts:
+            for number in start.numbers:
+                schedule.outcome(start.message, number, LATER, now, down=True)
+                count += 1
+        settle(schedule)
+    return count
+
+
+def test_a_destination_that_is_down_is_not_tried_a_thousand_times() -> None:
+    schedule = fresh(remote=Limits(20, 1))
+    for message in range(1, 1001):
+        schedule.committed(message, BIRTH, [FAR])
+    tried = fail(schedule, BIRTH)
+    assert tried == DOWN_AFTER
+    now = float(BIRTH)
+    while now < BIRTH + 86_400:
+        now = due(schedule, now)
+        tried += fail(schedule, now)
+    assert DOWN_AFTER + 20 < tried < 40, "one probe after each pause, up to an hour apart"
+
+
+def test_all_is_tried_soon_when_the_destination_is_back() -> None:
+    schedule = fresh(remote=Limits(20, 20))
+    for message in range(1, 101):
+        schedule.committed(message, BIRTH, [FAR])
+    fail(schedule, BIRTH)
+    now = float(BIRTH)
+    while now < BIRTH + 10_000:
+        now = due(schedule, now)
+        fail(schedule, now)
+    waited: list[float] = []
+    back = now
+    while (at := schedule.next_due(now)) is not None:
+        now = at
+        for start in schedule.start(now):
+            schedule.outcome(start.message, 0, DONE, now)
+            waited.append(now - back)
+        settle(schedule)
+    assert len(waited) == 100
+    assert waited[70] <= LONGEST_PAUSE + PROBE_TIME + 2, "but for those that failed themselves and wait their time"
+
+
+def test_while_a_probe_runs_the_others_wait_a_minute() -> None:
+    schedule = fresh()
+    for message in range(1, 11):
+        schedule.committed(message, BIRTH, [FAR])
+    fail(schedule, BIRTH)
+    now = due(schedule, BIRTH)
+    schedule.committed(11, int(now), [FAR])
+    probes = schedule.start(now)
+    assert sum(len(start.numbers) for start in probes) == 1
+    later = [mark for mark in settle(schedule) if not mark.tried]
+    assert later and all(mark.due == int(now + PROBE_TIME) + 1 for mark in later)
+
+
+@pytest.mark.parametrize(("outcome", "down"), [(LATER, False), (NEVER, False), (DONE, False), (NEVER, True)])
+def test_a_destination_that_answers_is_not_down_whatever_it_says(outcome: Outcome, down: bool) -> None:
+    schedule = fresh(remote=Limits(1, 1))
+    for message in range(1, 30):
+        schedule.committed(message, BIRTH, [FAR])
+        assert [start.message for start in schedule.start(BIRTH)] == [message]
+        if message % DOWN_AFTER:
+            schedule.outcome(message, 0, LATER, BIRTH, down=True)
+        else:
+            schedule.outcome(message, 0, outcome, BIRTH, down=down)
+
+
+def test_what_still_ran_when_it_closed_does_not_prolong_the_pause() -> None:
+    schedule = fresh(remote=Limits(20, 20))
+    for message in range(1, 21):
+        schedule.committed(message, BIRTH, [FAR])
+    starts = schedule.start(BIRTH)
+    for second, start in enumerate(starts):
+        schedule.outcome(start.message, 0, LATER, BIRTH + second, down=True)
+    settle(schedule)
+    schedule.committed(21, BIRTH + 20, [FAR])
+    assert schedule.start(BIRTH + 20) == []
+    assert [mark.due for mark in settle(schedule)] == [BIRTH + DOWN_AFTER - 1 + FIRST_PAUSE + 1]
+
+
+def test_a_lost_probe_makes_room_for_another() -> None:
+    schedule = fresh()
+    for message in range(1, DOWN_AFTER + 1):
+        schedule.committed(message, BIRTH, [FAR])
+    fail(schedule, BIRTH)
+    now = BIRTH + FIRST_PAUSE + 10
+    schedule.committed(50, now, [FAR])
+    assert [start.message for start in schedule.start(now)] == [50]
+    schedule.lost(50, 0, b"lost\n", now)
+    schedule.committed(51, now, [FAR])
+    assert [start.message for start in schedule.start(now)] == [51]
+
+
+def test_mail_for_a_destination_that_is_down_grows_old_all_the_same() -> None:
+    schedule = fresh(lifetime=1000, remote=Limits(1, 1))
+    for message in range(1, 21):
+        schedule.committed(message, BIRTH, [FAR])
+    now = float(BIRTH)
+    held: list[Mark] = []
+    while (at := schedule.next_due(now)) is not None:
+        now = at
+        for start in schedule.start(now):
+            schedule.outcome(start.message, 0, LATER, now, down=True)
+        held += [mark for mark in settle(schedule) if mark.state is State.HELD]
+    assert sorted(mark.message for mark in held) == list(range(1, 21))
+    assert {mark.reason for mark in held} == {b"not now\n" + TOO_LONG}
+    assert now <= BIRTH + 1000 + LONGEST_PAUSE
+
+
+def test_what_is_remembered_of_destinations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LANES_KEPT", 50)
+    schedule = fresh()
+    for message in range(1, 501):
+        schedule.committed(message, BIRTH, [Destination(Channel.REMOTE, b"host%d" % message)])
+        (start,) = schedule.start(BIRTH)
+        schedule.outcome(start.message, 0, DONE, BIRTH)
+    assert len(schedule._lanes) <= 50
+
+
+# The window.
+
+
+def entry(message: int, recipients: int, at: int) -> Entry:
+    kept = Message(message, b"00000000", BIRTH, b"", 1, 0, 1, None)
+    return kept, [Recipient(number, b"joe", State.WAITING, 1, at, b"") for number in range(recipients)]
+
+
+def test_nothing_is_claimed_while_a_mark_is_not_in_the_engine() -> None:
+    """The engine would still say that it waits, and it would be delivered twice."""
+    schedule = Schedule(WIDE, WIDE)
+    schedule.committed(1, BIRTH, [JOE])
+    schedule.start(BIRTH)
+    schedule.outcome(1, 0, DONE, BIRTH)
+    assert schedule.wanted() is None
+    settle(schedule)
+    assert schedule.wanted() is not None
+
+
+def test_what_was_claimed_may_have_been_tried_before() -> None:
+    schedule = Schedule(WIDE, WIDE)
+    claim = schedule.wanted()
+    assert claim is not None
+    schedule.claimed(claim, [entry(1, 2, BIRTH)], lambda address: JOE)
+    assert schedule.start(BIRTH) == [Start(1, JOE, (0, 1), True)]
+
+
+def test_what_is_in_the_window_is_not_taken_in_again() -> None:
+    schedule = Schedule(WIDE, WIDE)
+    schedule.committed(1, BIRTH, [JOE])
+    claim = schedule.wanted()
+    assert claim is not None
+    schedule.claimed(claim, [entry(1, 1, BIRTH)], lambda address: JOE)
+    schedule.committed(1, BIRTH, [JOE])
+    assert [start.numbers for start in schedule.start(BIRTH)] == [(0,)]
+    assert schedule.start(BIRTH) == []
+
+
+def test_an_answer_to_an_old_question_is_not_taken() -> None:
+    schedule = Schedule(WIDE, WIDE)
+    old = schedule.wanted()
+    assert old is not None
+    schedule.claimed(old, [entry(1, 1, BIRTH)], lambda address: JOE)
+    schedule.changed([1], BIRTH)
+    now = schedule.wanted()
+    assert now is not None and now.after < (BIRTH, 1, 0)
+    schedule.claimed(Claim((-1, 0, 0), 100, None), [], lambda address: JOE)
+    assert schedule.wanted() == now
