@@ -12,6 +12,7 @@ from pillarbox.net import tls
 from pillarbox.status import Failure
 
 LIMIT = 1 << 20  # octets of one file
+INIT_MADE = ("cert.pem", "key.pem")
 AT_ONCE = 200  # certificates handed on; a frame carries no more descriptors
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -27,7 +28,8 @@ def files(home: Path, tlscert: str, tlskey: str) -> dict[str, tuple[Path, ...]]:
     if certificate.exists() or key.exists():
         found[""] = (key, certificate)
     for file in sorted((home / "tls").glob("*.pem")):
-        if file not in (certificate, key):
+        # init's pair stays there when control/tlscert comes to name another.
+        if file not in (certificate, key) and file.name not in INIT_MADE:
             found[file.stem] = (file,)
     return found
 
