@@ -34,7 +34,8 @@ class Unstuffer:
     def feed(self, data: bytes) -> bytes:
         """Take wire bytes, give stored-form bytes (possibly b"")."""
         block = self._held + data
-        end = block.find(_END)
+        dot = block.find(b"\n.")  # most messages have none but the last, so this search finds both
+        end = block.find(_END, dot - 1) if dot > 0 else -1
         if end >= 0:
             self.finished = True
             self.rest = len(block) - end - len(_END)
@@ -44,14 +45,11 @@ class Unstuffer:
             body = block[: len(block) - len(held)] if held else block
         if not body:
             return b""
-        return self._decode(body)
-
-    def _decode(self, body: bytes) -> bytes:
-        text = body.replace(b"\r\n", b"\n")
-        if text.count(b"\n") != len(body) - len(text):
+        text = _with_lf(body)
+        if text is None:
             self.bare_newline = True
             return b""
-        if b"\n." in text:
+        if 0 < dot != end + 1:
             text = _take_off_dots(text)
         if not self._begun:
             self._begun = True
@@ -65,6 +63,16 @@ def _beginning_of_end(block: bytes) -> bytes:
         if block.endswith(_END[:length]):
             return _END[:length]
     return b""
+
+
+def _with_lf(body: bytes) -> bytes | None:
+    """CR LF becomes LF and a bare CR stays; None when there is a bare LF."""
+    # Searches for single bytes are several times faster, so first try whether there is no bare CR.
+    text = body.replace(b"\r", b"")
+    if text.replace(b"\n", b"\r\n") == body:
+        return text
+    text = body.replace(b"\r\n", b"\n")
+    return text if text.count(b"\n") == len(body) - len(text) else None
 
 
 def _take_off_dots(text: bytes) -> bytes:
@@ -92,8 +100,8 @@ class ChunkDecoder:
         self._held = b"\r" if block.endswith(b"\r") else b""
         if self._held:
             block = block[:-1]
-        text = block.replace(b"\r\n", b"\n")
-        if text.count(b"\n") != len(block) - len(text):
+        text = _with_lf(block)
+        if text is None:
             self.bare_newline = True
             return b""
         if text:

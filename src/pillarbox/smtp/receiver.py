@@ -174,7 +174,7 @@ class Receiver:
         self._say(reply)
         self._advance(event, reply)
         if reply.final:
-            self._phase = _Phase.CLOSED
+            self._close()
         if self._farewell is not None:
             self.dismiss(self._farewell)
 
@@ -381,10 +381,6 @@ class Receiver:
 
     def _advance(self, event: Event, reply: Reply) -> None:
         match event:
-            case Hello() | Reset() if reply.positive:
-                if isinstance(event, Hello):
-                    self._idle = State.READY
-                self._state = self._idle
             case Mail() if reply.positive:
                 self._state = State.MAIL
                 self._utf8 = event.smtputf8
@@ -397,6 +393,10 @@ class Receiver:
                 self._wary = True
             case EndOfData():
                 self._state = self._idle
+            case Hello() | Reset() if reply.positive:
+                if isinstance(event, Hello):
+                    self._idle = State.READY
+                self._state = self._idle
             case EndOfChunk(last):
                 # RFC 3030 section 2: one refused chunk refuses the message; chunks behind it are out of order now.
                 if last or not reply.positive:
@@ -404,7 +404,7 @@ class Receiver:
             case StartTls() if reply.positive:
                 self._phase = _Phase.TLS
             case Quit():
-                self._phase = _Phase.CLOSED
+                self._close()
             case Auth() | AuthResponse():
                 self._advance_auth(reply)
 
@@ -429,9 +429,12 @@ class Receiver:
 
     def _hang_up(self, reply: Reply) -> _Progress:
         self._say(reply)
+        self._close()
+        return _WAIT
+
+    def _close(self) -> None:
         self._phase = _Phase.CLOSED
         self._incoming = Incoming()
-        return _WAIT
 
 
 _READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (

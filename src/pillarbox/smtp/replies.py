@@ -108,9 +108,12 @@ GO_AHEAD = Reply(354, None, ("go ahead",))
 BDAT_SYNTAX = _reply(501, "5.5.4", "syntax is BDAT octets [LAST]")
 
 
+_DONE = Status(2, 0, 0)
+
+
 def accepted(message: bytes) -> Reply:
     """The message is on disk under this id."""
-    return _reply(250, "2.0.0", "ok " + message.decode("ascii", "replace"))
+    return Reply(250, _DONE, ("ok " + message.decode("ascii", "replace"),))
 
 
 # STARTTLS
