@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -58,8 +59,8 @@ def test_the_printed_line_sets_a_new_password(started: Server, tmp_path: Path) -
     peer("curl")
     (line,) = re.findall(r"The password is shown this once; a new one: (.*)", started.output)
     (secret,) = re.findall(r"^password  (\S+)$", started.output, re.MULTILINE)
-    at = f"PYTHONPATH={Path(__file__).parent.parent.parent / 'src'} {line} --password-stdin"
-    pasted(at, tmp_path, b"another one")
+    source = shlex.quote(str(Path(__file__).parent.parent.parent / "src"))
+    pasted(f"PYTHONPATH={source} {line} --password-stdin", tmp_path, b"another one")
     send = line_behind("Send a mail:", started)
     pasted(
         send.replace(secret, "another one").replace("--user ", "--user '").replace(" --mail-from", "' --mail-from"),
