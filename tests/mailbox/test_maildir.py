@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +72,20 @@ def test_a_batch_lands_as_a_whole(box: Path) -> None:
     assert deliver(*(copy(box, number=number) for number in range(64))) == [None] * 64
     assert len(files(box / "new")) == 64
     assert files(box / "tmp") == {}
+
+
+def test_a_delivery_to_hundreds_of_maildirs_needs_a_bounded_number_of_descriptors(tmp_path: Path) -> None:
+    boxes = [tmp_path / str(number) for number in range(300)]
+    for box in boxes:
+        for part in ("tmp", "new", "cur"):
+            (box / part).mkdir(parents=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 550, hard))
+    try:
+        assert deliver(*(copy(box, again=True) for box in boxes)) == [None] * 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(files(box / "new")) for box in boxes] == [1] * 300
 
 
 def test_the_name_says_the_exact_size_of_the_file_and_on_the_wire(box: Path) -> None:
@@ -172,9 +189,6 @@ def test_a_failed_sync_spares_the_other_file_system(
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A directory on another file system."""
-    import shutil
-    import tempfile
-
     shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second file system: /dev/shm is missing")
@@ -230,8 +244,6 @@ def test_a_directory_that_cannot_be_synced_is_not_reported_delivered(
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_nothing(box: Path, spooled: int) -> None:
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(HEAD) + len(CONTENT) + 10, hard))  # the rest of write(2) is refused
     try:
@@ -291,7 +303,13 @@ def test_a_copy_for_another_recipient_is_not_this_copy(box: Path, number: int) -
 def test_a_file_of_this_name_that_is_no_copy_does_not_stand_for_it(box: Path) -> None:
     deliver(copy(box))
     (file,) = (box / "new").iterdir()
-    changed = [b"Changed. " + b"x" * (file.stat().st_size - 9), HEAD + CONTENT[:-1], HEAD + b"s" + CONTENT[1:]]
+    other_head = HEAD.replace(b"ann", b"bob") + CONTENT
+    changed = [
+        other_head,
+        b"Changed. " + b"x" * (file.stat().st_size - 9),
+        HEAD + CONTENT[:-1],
+        HEAD + b"s" + CONTENT[1:],
+    ]
     for round_number, text in enumerate(changed, 1):
         file.write_bytes(text)
         assert deliver(copy(box, again=True)) == [None]
@@ -337,19 +355,44 @@ def test_a_repeat_asks_no_cur_of_a_maildir_that_has_none(box: Path) -> None:
     assert len(files(box / "new")) == 1
 
 
-def test_a_copy_that_gets_a_flag_while_we_look_is_found(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_under_the_name_of_a_copy_does_not_stop_it(box: Path) -> None:
+    taken = box / "cur" / (STEM.decode() + ".mx:2,")
+    taken.mkdir()
+    assert deliver(copy(box, b"x" * (taken.stat().st_size - len(HEAD)), again=True)) == [None]
+    assert len(files(box / "new")) == 1
+
+
+def test_a_copy_that_a_rename_hid_while_we_read_the_directory_is_found(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deliver(copy(box))
     (file,) = (box / "new").iterdir()
+    os.utime(box / "cur", (0, 0))  # clocks of file systems are coarse
     healthy = maildir._stems
-    flagged = box / "cur" / (file.name + ":2,S")
 
     def looking(*directories: int) -> dict[str, list[tuple[int, str]]]:
-        known = healthy(*directories)
-        if file.exists():
-            file.rename(flagged)
-        return known
+        if not file.exists():
+            return healthy(*directories)
+        file.rename(box / "cur" / (file.name + ":2,S"))
+        return {}
 
     monkeypatch.setattr(maildir, "_stems", looking)
+    assert deliver(copy(box, again=True)) == [None]
+    assert files(box / "new") == {}
+    assert len(files(box / "cur")) == 1
+
+
+def test_a_copy_that_gets_a_flag_after_we_looked_is_found(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(copy(box))
+    (file,) = (box / "new").iterdir()
+    healthy = maildir._is_copy
+
+    def comparing(directory: int, name: str, copy: Copy) -> bool:
+        if file.exists():
+            file.rename(box / "cur" / (file.name + ":2,S"))
+        return healthy(directory, name, copy)
+
+    monkeypatch.setattr(maildir, "_is_copy", comparing)
     assert deliver(copy(box, again=True)) == [None]
     assert files(box / "new") == {}
     assert len(files(box / "cur")) == 1

@@ -232,6 +232,14 @@ def test_sizes_are_counted_once_and_again_after_a_change(box: Path, monkeypatch:
     assert sorted(counted) == ["a", "b", "b:2,S"]
 
 
+def test_a_message_that_got_the_inode_of_another_is_counted_itself(box: Path) -> None:
+    file = put(box, "new/former", b"abcd\n")
+    assert sizes(box) == [6]
+    file.rename(box / "new" / "later")
+    put(box, "new/later", b"\n\n\n\n\n")
+    assert sizes(box) == [10]
+
+
 def test_the_memory_for_sizes_is_bounded(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maildrop, "_REMEMBERED", 3)
     monkeypatch.setattr(maildrop, "_counted", {})
@@ -298,21 +306,23 @@ def test_two_messages_of_one_base_name_have_two_lasting_ids(box: Path) -> None:
 def test_a_message_that_moves_between_the_two_directories_is_listed_once(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(box, "new/a")
-    put(box, "new/b", at=NOW + 1)
+    """Even when a reader is so busy that each look sees the directories change."""
+    for number, name in enumerate("abc"):
+        put(box, f"new/{name}", f"text {name}\n".encode(), at=NOW + number)
+    os.utime(box / "cur", (0, 0))
     healthy = maildrop._files
+    calls = iter(("c", None, "b", None, "a", None))
 
     def moving(directory: int) -> object:
         found = healthy(directory)
-        if (box / "new" / "a").exists():
-            (box / "new" / "a").rename(box / "cur" / "a:2,S")
+        if name := next(calls):
+            (box / "new" / name).rename(box / "cur" / f"{name}:2,S")
         return found
 
     monkeypatch.setattr(maildrop, "_files", moving)
     with opened(box) as drop:
-        assert [listing.uid for listing in drop.listings] == [b"a", b"b"]
-        (box / "cur" / "a:2,S").exists()
-        assert read(drop, 1)
+        assert [listing.uid for listing in drop.listings] == [b"a", b"b", b"c"]
+        assert read(drop, 1) == b"text a\n"
 
 
 def test_a_message_that_is_renamed_during_the_listing_is_not_missed(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +350,38 @@ class _Entries(list[os.DirEntry[str]]):
 
     def __exit__(self, *_exception: object) -> None:
         return None
+
+
+def test_a_message_that_a_rename_hid_while_we_read_the_directory_is_not_missed(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(box, "cur/a:2,")
+    os.utime(box / "cur", (0, 0))  # clocks of file systems are coarse
+    healthy = maildrop._files
+
+    def looking(directory: int) -> tuple[list[maildrop._Found], bool]:
+        if file.exists() and os.path.samestat(os.fstat(directory), (box / "cur").stat()):
+            file.rename(box / "cur" / "a:2,S")
+            return [], False
+        return healthy(directory)
+
+    monkeypatch.setattr(maildrop, "_files", looking)
+    assert uids(box) == [b"a"]
+
+
+def test_a_message_that_is_renamed_before_it_is_counted_has_its_exact_size(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(box, "cur/a:2,")
+    healthy = maildrop._count
+
+    def counting(name: str, directory: int) -> int:
+        if file.exists():
+            file.rename(box / "cur" / "a:2,S")
+        return healthy(name, directory)
+
+    monkeypatch.setattr(maildrop, "_count", counting)
+    assert sizes(box) == [20]
 
 
 def test_content_is_found_under_new_flags_and_in_its_new_directory(box: Path) -> None:
@@ -433,6 +475,13 @@ def test_an_update_deletes_what_it_is_told_and_ages_the_rest(box: Path) -> None:
     with opened(box) as drop:
         drop.update([2, 4])
     assert sorted(str(file.relative_to(box)) for file in box.glob("*/*")) == ["cur/a:2,", "cur/c:2,S"]
+
+
+def test_a_new_message_that_has_flags_already_keeps_them(box: Path) -> None:
+    put(box, "new/a:2,F")
+    with opened(box) as drop:
+        drop.update([])
+    assert [file.name for file in (box / "cur").iterdir()] == ["a:2,F"]
 
 
 def test_closing_without_update_changes_nothing(box: Path) -> None:

@@ -22,12 +22,13 @@ from pillarbox.mailbox.durable import can_sync_file_system, rename_without_repla
 from pillarbox.status import Failure, Status
 
 BLOCK = 65536  # octets copied at a time: a message is never whole in memory because of us
+AT_ONCE = 128  # copies that share a sync: each may hold four descriptors of its Maildir open
 NAME_LIMIT = 70  # octets up to the colon: RFC 1939 section 7 bounds a unique id, and a file name becomes one
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OURS = re.compile(r"([0-9]+\.[0-9a-f]+Q[0-9]+R[0-9]+I[0-9]+)(?:C[0-9])?[.,:]")
+_OURS = re.compile(r"([0-9]+\.[0-9A-Za-z]+Q[0-9]+R[0-9]+I[0-9]+)(?:C[0-9])?[.,:]")
 _UNREADABLE = "Unable to read message. (#4.3.0)"
 _UNSAFE = re.compile(rb"[^!-~]|[/:,\\]")
 
@@ -57,13 +58,15 @@ def stem(born: int, incarnation: bytes, message: int, number: int, instruction: 
 
 def deliver(copies: Sequence[Copy], host: bytes) -> list[Failure | None]:
     """Deliver `copies`; None for each one that is durable in its Maildir, else why it is not. Trouble in one Maildir
-    does not touch the others; a failed sync of a file system fails everything the batch wrote there. Three
-    descriptors are held open for each Maildir of the batch: the caller bounds its size."""
-    with closing(_Batch(copies, host)) as batch:
-        batch.write()
-        batch.sync()
-        batch.publish()
-        return batch.results
+    does not touch the others; a failed sync of a file system fails everything that was written there with it."""
+    results: list[Failure | None] = []
+    for start in range(0, len(copies), AT_ONCE):
+        with closing(_Batch(copies[start : start + AT_ONCE], host)) as batch:
+            batch.write()
+            batch.sync()
+            batch.publish()
+            results += batch.results
+    return results
 
 
 def make(directory: str | bytes) -> None:

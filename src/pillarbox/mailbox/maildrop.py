@@ -193,7 +193,7 @@ def _sweep(top: int, now: float) -> None:
         for file in opened.enter_context(os.scandir(tmp)):
             with suppress(OSError):
                 facts = file.stat(follow_symlinks=False)
-                if not file.name.startswith(".") and stat.S_ISREG(facts.st_mode) and now - facts.st_mtime > STALE:
+                if not file.name.startswith(".") and now - facts.st_mtime > STALE:
                     os.unlink(file.name, dir_fd=tmp)
 
 
