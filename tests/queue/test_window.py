@@ -103,7 +103,7 @@ class World:
 
     def round(self) -> bool:
         """Settle, claim, start. False: there was nothing to do."""
-        busy = bool(self.schedule.unsettled)
+        busy = False
         self._settle([])
         if (claim := self.schedule.wanted()) is not None:
             busy = True
@@ -114,7 +114,7 @@ class World:
                 self._started(start, number)
         assert len(self.schedule._jobs) <= self._window
         assert self.schedule.running == len(self.running)
-        return busy
+        return busy or self.schedule.unsettled > 0
 
     def _started(self, start: Start, number: int) -> None:
         self.tried += 1

@@ -69,6 +69,11 @@ class Job:
         """Its place in the order in which recipients fall due."""
         return (self.due, self.message, self.number)
 
+    @property
+    def before(self) -> Position:
+        """Reading behind this finds it again."""
+        return (self.due, self.message, self.number - 1)
+
 
 @dataclass(slots=True, eq=False)
 class Line:

@@ -142,15 +142,17 @@ class Schedule:
         """Somebody retried (due `now`), held, released or removed messages in the engine: what is not running is read
         anew."""
         lanes: set[Lane] = set()
+        first: Position = (now, 0, 0)
         for job in [job for job in self._jobs.values() if job.message in messages]:
             if job.stage is Stage.RUNNING:
                 job.changed = True
             else:
                 lanes.add(job.lane)
+                first = min(first, job.before)
                 self._drop(job)
         for lane in lanes:
             lane.withdraw(messages)
-        self._rewind((now, 0, 0))
+        self._rewind(first)
 
     # Attempts.
 
@@ -419,7 +421,7 @@ class Schedule:
             self._drop(job)
         elif job.changed:
             self._drop(job)
-            self._rewind((due, job.message, job.number - 1))
+            self._rewind(job.before)
         else:
             self._sleep(job)
         return mark
