@@ -7,11 +7,12 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pillarbox.control.table import Listener, Settings, reread
+from pillarbox.control.table import Listener, Settings, fingerprint, reread
 from pillarbox.roles import certificates
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")
 POP3_SERVICES = ("pop3", "pop3s")
+ACCOUNT_FILES = ("rcpthosts", "virtualdomains")  # the control files that `pillarbox account` writes
 _SPEAKS = {"smtpd": SMTP_SERVICES, "pop3d": POP3_SERVICES}
 
 
@@ -40,6 +41,10 @@ class House:
         """Read the control files again; a file with an error keeps its old value. Returns the complaints as lines."""
         self.settings, complaints = reread(self.home / "control", self.settings)
         return [str(complaint) for complaint in complaints]
+
+    def account_marks(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Changes when a domain comes or goes with its accounts. Raises OSError."""
+        return tuple(mark for mark in fingerprint(self.home / "control") if mark[0] in ACCOUNT_FILES)
 
     def certificate_marks(self) -> dict[Path, tuple[int, int, int]]:
         """Changes when a certificate file does."""

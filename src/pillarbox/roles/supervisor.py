@@ -27,6 +27,7 @@ from pillarbox.status import Failure
 RESTART_PAUSE = 0.05  # seconds before a role that died is started again; doubles up to
 RESTART_PAUSE_LIMIT = 5.0
 STEADY = 10.0  # a role that lived this many seconds is restarted without a pause again
+ROUND = 1.0  # seconds between looks at what nobody reports
 CERTIFICATE_PERIOD = 5.0  # seconds between looks at the certificate files
 STOP_ORDER = (("smtpd", "pop3d"), ("queue",), ("owner", "auth", "users"))
 STOP_MARGIN = 5.0  # seconds beyond control/draintime until a role is killed
@@ -62,6 +63,7 @@ class Supervisor:
         self._stopping = False
         self._reload = False
         self._marks = house.certificate_marks()
+        self._domains = house.account_marks()
         self._looked = 0.0
 
     def run(self) -> int:
@@ -93,15 +95,17 @@ class Supervisor:
         elif number == signal.SIGHUP:
             self._reload = True
 
-    def _round(self, timeout: float = 1.0) -> None:
-        self._listen(timeout)
+    def _round(self, timeout: float = ROUND) -> None:
+        now = time.monotonic()
+        pauses = [process.start_at - now for process in self._processes if not process.pid]
+        self._listen(timeout if self._stopping else max(0.0, min([timeout, *pauses])))
         self._reap()
         now = time.monotonic()
         if not self._stopping:
             for process in self._processes:
                 if not process.pid and process.start_at <= now:
                     self._start(process)
-            if self._reload:
+            if self._reload or self._domains_changed():
                 self._reload = False
                 self._reread()
             elif now - self._looked > CERTIFICATE_PERIOD:
@@ -215,6 +219,15 @@ class Supervisor:
             link.flush()
 
     # what changes while it runs
+
+    def _domains_changed(self) -> bool:
+        """`pillarbox account` has written: whoever made an account does not have to tell us."""
+        try:
+            domains = self._house.account_marks()
+        except OSError:
+            return False  # control is not to be read just now; SIGHUP would say so
+        changed, self._domains = domains != self._domains, domains
+        return changed
 
     def _reread(self) -> None:
         try:
