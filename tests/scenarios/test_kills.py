@@ -91,7 +91,7 @@ def found(server: Server) -> Counter[int]:
 
 def settled(server: Server) -> None:
     """Returns when the queue holds nothing any more."""
-    until(lambda: not server.pillarbox("queue", "list").strip().splitlines()[1:], "an empty queue", seconds=60)
+    until(lambda: not server.pillarbox("queue", "list"), "an empty queue", seconds=60)
 
 
 def check(server: Server, accepted: set[int]) -> None:
