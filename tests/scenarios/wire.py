@@ -6,6 +6,7 @@ import secrets
 import socket
 import ssl
 from collections import deque
+from contextlib import ExitStack
 from types import TracebackType
 from typing import cast
 
@@ -27,7 +28,11 @@ class Wire:
         self._lines: deque[bytes] = deque()
         self._begun = b""  # a line whose end has not come
         if service in ("submissions", "pop3s"):
-            self.secure()
+            try:
+                self.secure()
+            except BaseException:
+                self.close()
+                raise
 
     def __enter__(self) -> Wire:
         return self
@@ -110,10 +115,12 @@ class Wire:
 
 def smtp(server: Server, service: str = "smtp", source: str = LOCALHOST) -> Wire:
     """A connection after EHLO."""
-    wire = Wire(server, service, source)
-    assert wire.reply().startswith(b"220 ")
-    assert wire.tell(b"EHLO client.example").startswith(b"250-")
-    return wire
+    with ExitStack() as until_open:
+        wire = until_open.enter_context(Wire(server, service, source))
+        assert wire.reply().startswith(b"220 ")
+        assert wire.tell(b"EHLO client.example").startswith(b"250-")
+        until_open.pop_all()
+        return wire
 
 
 def envelope(wire: Wire, sender: bytes, *recipients: bytes, parameters: bytes = b"") -> None:
@@ -148,15 +155,19 @@ def token() -> bytes:
 
 def login(server: Server, name: bytes, password: bytes, service: str = "pop3s", source: str = LOCALHOST) -> Wire:
     """A POP3 connection after a login that must be taken."""
-    wire = pop3(server, service, source)
-    assert wire.tell(b"USER " + name).startswith(b"+OK")
-    said = wire.tell(b"PASS " + password)
-    assert said.startswith(b"+OK"), said
-    return wire
+    with ExitStack() as until_open:
+        wire = until_open.enter_context(pop3(server, service, source))
+        assert wire.tell(b"USER " + name).startswith(b"+OK")
+        said = wire.tell(b"PASS " + password)
+        assert said.startswith(b"+OK"), said
+        until_open.pop_all()
+        return wire
 
 
 def pop3(server: Server, service: str = "pop3s", source: str = LOCALHOST) -> Wire:
     """A POP3 connection after the greeting."""
-    wire = Wire(server, service, source)
-    assert wire.line().startswith(b"+OK")
-    return wire
+    with ExitStack() as until_open:
+        wire = until_open.enter_context(Wire(server, service, source))
+        assert wire.line().startswith(b"+OK")
+        until_open.pop_all()
+        return wire
