@@ -61,6 +61,11 @@ def test_an_exact_file_sets_no_default_unless_the_extension_ends_in_default(home
     assert find(home, b"-", b"a-Default") == DotQmail(b".qmail-a-default", INBOX, b"Default")
 
 
+def test_a_dash_of_the_assignment_is_no_part_of_the_extension(home: Path) -> None:
+    write(home, ".qmail-default")
+    assert find(home, b"-default", b"") == DotQmail(b".qmail-default", INBOX, None)
+
+
 def test_dots_are_colons_and_capitals_are_small_in_file_names(home: Path) -> None:
     write(home, ".qmail-joe:smith")
     assert (found := find(home, b"-", b"Joe.Smith")) and found.name == b".qmail-joe:smith"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_an_address_cannot_add_lines_to_the_header(joe: Joe) -> None:
 def test_delivered_to_shows_the_recipient_it_is_given(joe: Joe) -> None:
     joe.deliver(job(recipient=b"Joe@Example.Org"))
     assert b"\nDelivered-To: Joe@Example.Org\n" in joe.messages()[0]
+
+
+def test_recipients_who_share_a_mailbox_are_each_shown_their_own_address(joe: Joe) -> None:
+    joe.deliver(job(1, recipient=b"joe@example.org"), job(2, recipient=b"joe@example.com"))
+    shown = [text.split(b"\n")[1] for text in joe.messages()]
+    assert shown == [b"Delivered-To: joe@example.org", b"Delivered-To: joe@example.com"]
+
+
+def test_a_repeated_job_finds_what_it_did_before(joe: Joe) -> None:
+    joe.deliver(job())
+    (file,) = (joe.home / "Maildir" / "new").iterdir()
+    file.rename(joe.home / "Maildir" / "cur" / f"{file.name}:2,S")
+    assert joe.deliver(job(again=True)) == [DONE]
+    assert joe.messages() == []
 
 
 def test_an_extension_goes_where_its_own_file_says(joe: Joe) -> None:
@@ -130,9 +145,11 @@ def test_a_loop_is_seen_across_the_blocks_of_a_file(joe: Joe, tmp_path: Path, sh
     ahead = b"X: " + b"x" * (maildir.BLOCK + shift - 4) + b"\n"
     (tmp_path / "spool").write_bytes(ahead + line + b"\nbody\n")
     (tmp_path / "body").write_bytes(ahead + b"\n" + line)
-    with open(tmp_path / "spool", "rb") as spool, open(tmp_path / "body", "rb") as body:
-        looping, fine = joe.deliver(job(content=spool.fileno()), job(2, content=body.fileno()))
-    assert (looping, fine) == (LOOPING, DONE)
+    (tmp_path / "later").write_bytes(b"X: x\n\n" + ahead + line)
+    with ExitStack() as opened:
+        texts = [opened.enter_context(open(tmp_path / name, "rb")).fileno() for name in ("spool", "body", "later")]
+        outcomes = joe.deliver(*(job(number, content=text) for number, text in enumerate(texts)))
+    assert outcomes == [LOOPING, DONE, DONE]
 
 
 def test_a_header_is_searched_in_bounded_memory(joe: Joe, tmp_path: Path) -> None:

@@ -290,12 +290,14 @@ def test_names_that_rfc_1939_does_not_allow_as_ids_are_hashed(box: Path) -> None
     assert hashed == [hashlib.sha256(name).hexdigest().encode() for name in names[1:]]
 
 
-def test_two_messages_of_one_base_name_have_two_lasting_ids(box: Path) -> None:
+def test_messages_of_one_base_name_have_different_lasting_ids(box: Path) -> None:
     first = put(box, "cur/twin:2,S")
     put(box, "cur/twin:2,FS", b"other text\n", at=NOW + 1)
+    put(box, "new/twin", b"third text\n", at=NOW + 2)
     before = uids(box)
     assert before[0] == b"twin"
-    assert len(before[1]) == 64
+    assert len(set(before)) == 3
+    assert {len(uid) for uid in before[1:]} == {64}
     first.rename(box / "cur" / "twin:2,RS")
     assert uids(box) == before
 
@@ -309,7 +311,7 @@ def test_a_message_that_moves_between_the_two_directories_is_listed_once(
     """Even when a reader is so busy that each look sees the directories change."""
     for number, name in enumerate("abc"):
         put(box, f"new/{name}", f"text {name}\n".encode(), at=NOW + number)
-    os.utime(box / "cur", (0, 0))
+    unchanged(box / "cur")
     healthy = maildrop._files
     calls = iter(("c", None, "b", None, "a", None))
 
@@ -329,6 +331,7 @@ def test_a_message_that_is_renamed_during_the_listing_is_not_missed(box: Path, m
     file = put(box, "cur/a:2,")
     healthy = os.scandir
     flags = iter("FRS")
+    unchanged(box / "cur")
 
     def renaming(directory: int) -> object:
         names = healthy(directory)
@@ -337,11 +340,17 @@ def test_a_message_that_is_renamed_during_the_listing_is_not_missed(box: Path, m
         names.close()
         if flag := next(flags, ""):
             file = file.rename(box / "cur" / f"a:2,{flag}")
+            unchanged(box / "cur")
         return _Entries(entries)
 
     monkeypatch.setattr(os, "scandir", renaming)
     with opened(box) as drop:
         assert [listing.uid for listing in drop.listings] == [b"a"]
+
+
+def unchanged(directory: Path) -> None:
+    """As if nothing had happened in it of late: clocks of file systems are coarse."""
+    os.utime(directory, (0, 0))
 
 
 class _Entries(list[os.DirEntry[str]]):
@@ -356,7 +365,7 @@ def test_a_message_that_a_rename_hid_while_we_read_the_directory_is_not_missed(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = put(box, "cur/a:2,")
-    os.utime(box / "cur", (0, 0))  # clocks of file systems are coarse
+    unchanged(box / "cur")
     healthy = maildrop._files
 
     def looking(directory: int) -> tuple[list[maildrop._Found], bool]:
@@ -373,11 +382,13 @@ def test_a_message_that_is_renamed_before_it_is_counted_has_its_exact_size(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = put(box, "cur/a:2,")
+    unchanged(box / "cur")
     healthy = maildrop._count
 
     def counting(name: str, directory: int) -> int:
         if file.exists():
             file.rename(box / "cur" / "a:2,S")
+            unchanged(box / "cur")
         return healthy(name, directory)
 
     monkeypatch.setattr(maildrop, "_count", counting)

@@ -16,7 +16,6 @@ from pillarbox.status import Failure, Status
 from pillarbox.users.owner import dotqmail_names
 
 SIZE_LIMIT = 1 << 20  # octets of a dot-qmail file
-NAME_LIMIT = 255  # octets of a file name
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not make us wait
 _FORBIDDEN = stat.S_IWOTH  # qmail's conf-patrn
@@ -136,10 +135,10 @@ def _candidates(dash: bytes, extension: bytes) -> Iterator[tuple[bytes, bytes | 
     outside = len(b".qmail" + dash)
     for name in dotqmail_names(dash, extension):
         # What a stranger wrote into an address is part of a name, never a way to another directory.
-        if len(name) > NAME_LIMIT or b"/" in name[outside:] or b"\0" in name:
+        if b"/" in name[outside:] or b"\0" in name:
             continue
         at = len(name) - len(b"default") - outside
-        yield name, extension[at:] if at >= 0 and name.endswith(b"default") else None
+        yield name, extension[at:] if name.endswith(b"default", outside) else None
 
 
 def _check_home(home: bytes) -> None:

@@ -147,8 +147,8 @@ def _blocks(descriptor: int) -> Iterator[bytes]:
 
 
 def _outcome(failure: Failure) -> Outcome:
-    report = failure.text.encode("ascii", "backslashreplace") + b"\n"
-    return Outcome.never(report, failure.status) if failure.status.kind == 5 else Outcome.later(report, failure.status)
+    """Trouble on this machine is temporary, whatever it is: mail does not bounce for it."""
+    return Outcome.later(failure.text.encode("ascii", "backslashreplace") + b"\n", failure.status)
 
 
 def _not_ours(owner: Owner, uid: int) -> Outcome:
