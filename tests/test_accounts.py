@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ from pillarbox.users.owner import Owner, Owners
 from tests.home import USER, make_home
 
 CHEAP = b"$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$3h+zV4SKdnmT6/yB4f6y12ln/TPaSbMEGszisXD1AYc"  # bar
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk: that files are synced is tested where they are replaced."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -286,6 +293,13 @@ def test_an_assignment_of_somebody_else_is_refused(home: Path) -> None:
     )
 
 
+def test_a_name_given_away_by_hand_within_the_domain_is_refused_too(home: Path) -> None:
+    add(home, b"joe@example.org")
+    by_hand = replace(assign.read(home / "users")[0], key=b"=example.org-info")
+    assign.write(home / "users", [*assign.read(home / "users"), by_hand])
+    assert "users/assign gives example.org-info to somebody else" in refused(home, b"info@example.org")
+
+
 def test_a_broken_users_assign_changes_nothing(home: Path) -> None:
     (home / "users" / "assign").write_bytes(b"rubbish\n")
     before = snapshot(home)
@@ -304,16 +318,26 @@ def test_a_home_whose_path_holds_a_colon_is_refused(home: Path) -> None:
     assert "colons" in refused(odd, b"joe@example.org")
 
 
-def test_a_place_that_is_taken_is_refused(home: Path) -> None:
-    (home / "mail" / "example.org").mkdir()
-    (home / "mail" / "example.org" / "joe").symlink_to("/tmp")
+def test_a_place_that_is_taken_is_refused(home: Path, tmp_path: Path) -> None:
+    domain = home / "mail" / "example.org"
+    domain.mkdir()
+    add(make_home(tmp_path / "other"), b"joe@example.org")
+    (domain / "joe").symlink_to(tmp_path / "other/mail/example.org/joe")
+    os.chown(domain / "joe", USER.uid, -1, follow_symlinks=False)
     with pytest.raises(Failure, match="move it away"):
         add(home, b"joe@example.org")
-    assert not (home / "users" / "assign").exists()
-    (home / "mail" / "example.org" / "ann").mkdir()
-    os.chown(home / "mail" / "example.org" / "ann", USER.uid, -1)
+    (domain / "ann").mkdir()
+    os.chown(domain / "ann", USER.uid, -1)
     with pytest.raises(Failure, match="without a Maildir"):
         add(home, b"ann@example.org")
+    assert not (home / "users" / "assign").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_home_of_somebody_else_is_refused(home: Path) -> None:
+    (home / "mail/example.org/joe/Maildir").mkdir(parents=True)
+    with pytest.raises(Failure, match="is not the mailbox user's; move it away"):
+        add(home, b"joe@example.org")
 
 
 def test_root_owns_no_mailbox(home: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pillarbox.control.table import Settings
 from pillarbox.routing import Local, Relay, Route, Routing, shown_local
@@ -19,6 +21,7 @@ SETTINGS = Settings(
         b".wild.example": b"wild",
         b".deep.wild.example": b"deep",
         b"out.wild.example": b"",
+        b"hand.example": b"hand.example-x",
     },
 )
 
@@ -66,6 +69,16 @@ def test_bare_postmaster_stays_here_even_where_our_name_is_not_local() -> None:
     assert Routing(account).route(b"postmaster") == Local(b"mx-postmaster", b"mx", b"postmaster")
 
 
+@given(address=st.binary(max_size=60) | st.text("ab.@%-", max_size=30).map(str.encode))
+def test_every_address_has_one_way_and_locals_never_leave(address: bytes) -> None:
+    route = Routing(SETTINGS).route(address)
+    if isinstance(route, Relay):
+        assert route.domain not in SETTINGS.locals and route.domain not in (b"example.org", b"mixed.example")
+        assert route.address.lower().endswith(b"@" + route.domain)
+    else:
+        assert route.local.endswith(route.user)
+
+
 def test_a_hostile_host_of_dots_does_no_harm() -> None:
     address = b"a@" + b"." * 990
     assert isinstance(Routing(SETTINGS).route(address), Relay)
@@ -97,6 +110,7 @@ def test_the_catch_all_names_no_domain() -> None:
         (b"example.org-Joe-Lists", b"Example.ORG", b"/home/of/pb/mail/example.org/joe", b"Joe-Lists"),
         (b"example.org-joe", b"example.org", b"/home/joe", b"example.org-joe"),
         (b"mixed-joe", b"mixed.example", b"/home/of/pb/mail/mixed.example/joe", b"mixed-joe"),
+        (b"hand.example-x-joe", b"hand.example", b"/home/of/pb/mail/hand.example/x", b"hand.example-x-joe"),
         (b"joe", b"localhost", b"/home/of/pb/mail/localhost/joe", b"joe"),
     ],
 )

@@ -36,7 +36,7 @@ class Admission:
         self.maxrecipients = settings.maxrecipients
         self._bad = settings.badmailfrom
         self._hosts = settings.rcpthosts
-        self._more = morercpthosts if settings.rcpthosts is not None else None
+        self._more = morercpthosts
         self._routing = Routing(settings)
 
     def sender(self, sender: bytes, size: int | None = None, identity: Identity | None = None) -> Refusal | None:

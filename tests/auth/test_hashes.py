@@ -57,6 +57,10 @@ def test_a_locked_or_broken_hash_matches_nothing(cheap: None, stored: bytes) -> 
         assert not hashes.matches(stored, password)
 
 
+def test_the_empty_password_is_never_right() -> None:
+    assert not hashes.matches(hashes.make(b"", SALT), b"")
+
+
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The computation that only takes time takes none."""

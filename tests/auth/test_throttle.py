@@ -106,6 +106,7 @@ def test_going_round_in_more_guesses_than_are_remembered_counts() -> None:
     for number in range(100):
         machine.failed(HERE, 0.0, b"guess%d" % (number % (throttle.GUESSES + 1)))
     assert machine.delay(HERE, 0.0) == throttle.LONGEST
+    assert len(machine._clients[HERE].guesses) == throttle.GUESSES
 
 
 @pytest.mark.parametrize(

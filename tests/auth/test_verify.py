@@ -75,6 +75,7 @@ def test_a_login_name_means_a_mailbox(home: Path, name: bytes, address: bytes, e
         b"joe-.hidden@example.org",
         b"joe-a/../../x@example.org",
         b"joe\0@example.org",
+        b"joe-a\0b@example.org",
         b"-joe@example.org",
         b"joe-" * 400 + b"@example.org",
     ],
@@ -90,11 +91,22 @@ def test_a_short_name_that_several_have_is_nobodys_unless_one_is_of_our_own_doma
     assert resolver.find(b"ann") is not None
 
 
+def test_a_name_that_several_have_is_not_taken_for_an_extension_of_another(home: Path) -> None:
+    for address in (b"ann-x@example.org", b"ann-x@third.example"):
+        accounts.add(home, address, b"bar", user=USER)
+    resolver = Accounts(home, Settings(me=b"mx.example.org"))
+    assert resolver.find(b"ann-y") is not None
+    assert resolver.find(b"ann-x") is None
+
+
 def test_an_account_without_its_assignment_has_no_mailbox(home: Path) -> None:
     resolver = Accounts(home, Settings(me=b"example.org"))
     assert resolver.find(b"joe@example.org") is not None
     kept = [a for a in assign.read(home / "users") if not a.key.endswith((b"-joe", b"-joe-"))]
     assign.write(home / "users", kept)
+    assert resolver.find(b"joe@example.org") is None
+    everybody = assign.Assignment(b"+example.org-", b"vmail", b"%d" % USER.uid, b"1", place(home, "x"), b"-")
+    assign.write(home / "users", [*kept, everybody])
     assert resolver.find(b"joe@example.org") is None
 
 
@@ -112,10 +124,24 @@ def test_an_account_has_its_record_and_an_extension_has_not(home: Path) -> None:
 
 def test_a_login_carries_what_sendas_grants_but_not_to_extensions(home: Path) -> None:
     resolver = Accounts(home, Settings(me=b"example.org", sendas={b"joe@example.org": (b"sales@example.org",)}))
-    login = Login(b"joe@example.org", b"", b"/h")
+    login = resolver.find(b"joe")
+    assert login is not None
     assert resolver.identity(b"joe", login) == Identity(b"joe", b"joe@example.org", b"", (b"sales@example.org",))
-    lists = Login(b"joe@example.org", b"lists", b"/h")
+    lists = resolver.find(b"joe-lists")
+    assert lists is not None
     assert resolver.identity(b"x", lists) == Identity(b"x", b"joe@example.org", b"lists", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "granted"),
+    [(b"ann@other.example", (b"@ann.example",)), (b"joe", (b"j@x.example",)), (b"joe@other.example", ())],
+)
+def test_sendas_may_name_a_login_by_the_short_form_that_means_it(
+    home: Path, name: bytes, granted: tuple[bytes, ...]
+) -> None:
+    sendas = {b"ann": (b"@ann.example",), b"joe": (b"j@x.example",)}
+    login = Accounts(home, Settings(me=b"example.org", sendas=sendas)).find(name)
+    assert login is not None and login.sendas == granted
 
 
 def test_a_password_is_right_or_wrong() -> None:

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 
 from pillarbox.control import reading, table
 from pillarbox.control.table import TABLE, Complaint, Listener, Settings, read, reread
@@ -77,7 +80,7 @@ def test_settings_built_by_hand_follow_their_me() -> None:
         ("smtpgreeting", b"hello there \t\nsecond line", b"hello there"),
         ("envnoathost", b"a.example", b"a.example"),
         ("databytes", b"1000\nrest", 1000),
-        ("databytes", b"007", 7),
+        ("databytes", b"0" * 5000 + b"7", 7),
         ("locals", b"A.Example\n\n# b.example\n  \nc.example \t\nd.ex", {b"a.example", b"c.example", b"d.ex"}),
         ("rcpthosts", b"", frozenset()),
         ("rcpthosts", b".Wild.example\n", {b".wild.example"}),
@@ -315,3 +318,18 @@ def test_the_fingerprint_changes_with_any_control_file_and_nothing_else(control:
     assert table.fingerprint(control) != after
     (control / "virtualdomains").unlink()
     assert table.fingerprint(control) == before
+
+
+@given(name=st.sampled_from(sorted(TABLE)), text=st.binary(max_size=200) | st.text("019 :@.#[]-a\n").map(str.encode))
+@effort(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_content_whatever_stops_the_reader_or_makes_two_lines(tmp_path: Path, name: str, text: bytes) -> None:
+    for file in tmp_path.iterdir():
+        file.unlink()
+    for needed in ("me", "rcpthosts", "locals"):
+        (tmp_path / needed).write_bytes(b"mx.example.org\n")
+    (tmp_path / name).write_bytes(text)
+    settings, complaints = read(tmp_path)
+    assert all(str(complaint).isprintable() for complaint in complaints)
+    assert len([complaint for complaint in complaints if complaint.file == name]) <= 2
+    again, _ = reread(tmp_path, settings)
+    assert again == settings

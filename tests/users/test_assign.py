@@ -6,6 +6,8 @@ from pathlib import Path
 
 import cdbx  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pillarbox.users import assign
 from pillarbox.users.assign import Assignment, BadAssign
@@ -72,3 +74,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_no_file_is_no_assignments(tmp_path: Path) -> None:
     assert assign.read(tmp_path) == ()
+
+
+NAME = st.binary(max_size=8).filter(lambda octets: not any(odd in octets for odd in (b":", b"\n", b"\0")))
+KEY = st.builds(bytes.__add__, st.sampled_from([b"=", b"+"]), NAME)
+
+
+@given(st.lists(st.builds(Assignment, KEY, NAME, NAME, NAME, NAME, NAME, NAME), max_size=4))
+@settings(deadline=None, max_examples=50)
+def test_every_file_that_is_written_reads_as_it_was_meant(wanted: list[Assignment]) -> None:
+    assert assign.parse(assign.lines(wanted)) == tuple(wanted)

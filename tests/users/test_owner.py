@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pillarbox.users import assign, owner, system
 from pillarbox.users.owner import CannotResolve, Owner, Owners, dotqmail_names
+from pillarbox.users.system import SystemUser
 
 ASSIGN = b"""=joe:joe:5:50:/h/joe:::
 =joe-exact:other:6:60:/h/other:-:pre-exact:
@@ -20,14 +19,14 @@ ASSIGN = b"""=joe:joe:5:50:/h/joe:::
 """
 
 
-def entry(name: str, uid: int, home: Path | str) -> pwd.struct_passwd:
-    return pwd.struct_passwd((name, "x", uid, uid + 1, "", str(home), "/bin/sh"))
+def entry(name: str, uid: int, home: Path | str) -> SystemUser:
+    return SystemUser(name.encode(), uid, uid + 1, os.fsencode(home))
 
 
 @pytest.fixture
-def people(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, pwd.struct_passwd]:
+def people(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, SystemUser]:
     """A password database of our own."""
-    found: dict[bytes, pwd.struct_passwd] = {}
+    found: dict[bytes, SystemUser] = {}
     monkeypatch.setattr(system, "find", found.get)
     return found
 
@@ -70,7 +69,7 @@ def test_the_empty_wildcard_catches_everybody(home: Path) -> None:
     assert Owners(home).for_delivery(b"Nobody") == Owner(b"alias", 9, 9, b"/h/alias", b"-", b"Nobody")
 
 
-def test_a_table_that_changes_is_noticed(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_a_table_that_changes_is_noticed(home: Path, people: dict[bytes, SystemUser]) -> None:
     owners = Owners(home)
     assert owners.for_delivery(b"joe").user == b"alias"
     newu(home)
@@ -79,6 +78,15 @@ def test_a_table_that_changes_is_noticed(home: Path, people: dict[bytes, pwd.str
     assert owners.for_delivery(b"joe").user == b"moved"
     (home / "users" / "cdb").unlink()
     assert owners.for_delivery(b"joe").user == b"alias"
+
+
+def test_what_is_remembered_of_a_table_is_bounded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_CACHED", 3)
+    newu(home)
+    owners = Owners(home)
+    for number in range(10):
+        assert owners.for_delivery(b"joe-%d" % number).ext == b"%d" % number
+    assert len(owners._assignments._found) <= 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", bytes(2048)])
@@ -91,7 +99,7 @@ def test_a_damaged_table_is_trouble_and_not_absence(home: Path, damage: bytes) -
         assert not caught.value.refusal.permanent
 
 
-def test_the_longest_user_with_a_home_of_his_own_wins(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_the_longest_user_with_a_home_of_his_own_wins(home: Path, people: dict[bytes, SystemUser]) -> None:
     uid = os.geteuid() or 4711
     nest = home / "nest"
     nest.mkdir()
@@ -106,19 +114,19 @@ def test_the_longest_user_with_a_home_of_his_own_wins(home: Path, people: dict[b
     assert owners.for_delivery(b"joe-") == Owner(b"joe", uid, uid + 1, path, b"-", b"")
 
 
-def test_a_home_of_somebody_else_makes_no_owner(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_a_home_of_somebody_else_makes_no_owner(home: Path, people: dict[bytes, SystemUser]) -> None:
     people[b"joe"] = entry("joe", os.geteuid() + 1000, home)
     assert Owners(home).for_delivery(b"joe").user == b"alias"
 
 
-def test_root_gets_no_mail(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_root_gets_no_mail(home: Path, people: dict[bytes, SystemUser]) -> None:
     people[b"root"] = entry("root", 0, "/")
     assert Owners(home).for_delivery(b"root").user == b"alias"
     assert Owners(home).for_login(b"root") is None
 
 
 def test_what_nobody_owns_goes_to_the_alias_user_or_our_own_alias_directory(
-    home: Path, people: dict[bytes, pwd.struct_passwd]
+    home: Path, people: dict[bytes, SystemUser]
 ) -> None:
     ours = Owner(b"alias", os.geteuid(), os.getegid(), os.fsencode(home / "alias"), b"-", b"Some.Body")
     assert Owners(home).for_delivery(b"Some.Body") == ours
@@ -126,7 +134,7 @@ def test_what_nobody_owns_goes_to_the_alias_user_or_our_own_alias_directory(
     assert Owners(home).for_delivery(b"x") == Owner(b"alias", 77, 78, b"/var/qmail/alias", b"-", b"x")
 
 
-def test_for_a_login_the_first_existing_user_is_final(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_for_a_login_the_first_existing_user_is_final(home: Path, people: dict[bytes, SystemUser]) -> None:
     people[b"joe"] = entry("joe", 10, "/h/joe")
     people[b"joe-foo"] = entry("joe-foo", 11, "/nowhere")
     people[b"alias"] = entry("alias", 12, "/h/alias")
@@ -137,9 +145,7 @@ def test_for_a_login_the_first_existing_user_is_final(home: Path, people: dict[b
     assert owners.for_login(b"alias") is None
 
 
-def test_a_login_finds_assigned_users_but_not_the_alias_catch_all(
-    home: Path, people: dict[bytes, pwd.struct_passwd]
-) -> None:
+def test_a_login_finds_assigned_users_but_not_the_alias_catch_all(home: Path, people: dict[bytes, SystemUser]) -> None:
     newu(home, b"=joe:joe:5:50:/h/joe:::\n=boss:root:0:0:/root:::\n+:alias:9:9:/h/alias:-::\n.\n")
     owners = Owners(home)
     assert owners.for_login(b"JOE") == Owner(b"joe", 5, 50, b"/h/joe", b"", b"")
@@ -159,26 +165,38 @@ def test_a_login_finds_assigned_users_but_not_the_alias_catch_all(
     ],
 )
 def test_alias_catches_what_it_has_a_file_for(
-    home: Path, people: dict[bytes, pwd.struct_passwd], file: str, local: bytes, known: bool
+    home: Path, people: dict[bytes, SystemUser], file: str, local: bytes, known: bool
 ) -> None:
     (home / "alias" / file).write_text("&somebody@example.org\n")
     assert Owners(home).known(local) is known
 
 
-def test_hostile_local_parts_are_unknown(home: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_hostile_local_parts_are_unknown(home: Path, people: dict[bytes, SystemUser]) -> None:
     (home / "secret").write_text("")
+    (home / "alias" / ".qmail-a").mkdir()
+    (home / "alias" / ".qmail-a" / "b").write_text("")
     owners = Owners(home)
-    for local in (b"a/../../secret", b"x" * 300, b"-" * 900, b"x" * 5000, b"nul\0nul", b"", b"\xff\xfe"):
+    for local in (
+        b"a/../../secret",
+        b"a/../../../secret",
+        b"a/b",
+        b"x" * 300,
+        b"-" * 900,
+        b"x" * 5000,
+        b"nul\0nul",
+        b"",
+        b"\xff\xfe",
+    ):
         assert owners.known(local) is False
         assert owners.for_login(local) is None
 
 
-def test_a_missing_alias_directory_knows_nobody(tmp_path: Path, people: dict[bytes, pwd.struct_passwd]) -> None:
+def test_a_missing_alias_directory_knows_nobody(tmp_path: Path, people: dict[bytes, SystemUser]) -> None:
     assert Owners(tmp_path).known(b"joe") is False
 
 
 def test_an_alias_directory_that_cannot_be_searched_is_trouble(
-    home: Path, people: dict[bytes, pwd.struct_passwd], monkeypatch: pytest.MonkeyPatch
+    home: Path, people: dict[bytes, SystemUser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(path: object) -> os.stat_result:
         if b".qmail" in os.fsencode(str(path)):
@@ -194,28 +212,3 @@ def test_a_dotqmail_name_is_looked_for_in_order() -> None:
     names = list(dotqmail_names(b"-", b"A.b-c"))
     assert names == [b".qmail-a:b-c", b".qmail-a:b-default", b".qmail-default"]
     assert list(dotqmail_names(b"", b"")) == [b".qmail", b".qmaildefault"]
-
-
-@pytest.fixture
-def failing_nss(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    answers = {"errno": 0}
-    monkeypatch.setattr(system, "_errno_of_lookup", lambda name: answers["errno"])
-    yield lambda number: answers.update(errno=number)
-
-
-def test_a_password_database_that_cannot_say_is_not_absence(failing_nss: Callable[[int], None]) -> None:
-    import errno
-
-    assert system.find(b"no-such-user-here") is None
-    failing_nss(errno.ENOENT)
-    assert system.find(b"no-such-user-here") is None
-    failing_nss(errno.EIO)
-    with pytest.raises(system.CannotSay):
-        system.find(b"no-such-user-here")
-
-
-def test_the_real_password_database_is_asked() -> None:
-    found = system.find(b"root")
-    assert found is not None and found.pw_uid == 0
-    for name in (b"no-such-user-here", b"", b"a\0b", b"x" * 300, b"\xff\xfe"):
-        assert system.find(name) is None

@@ -24,11 +24,13 @@ _NO_SECRET = b"\0"  # stands in for the secret of nobody; a NUL is in no passwor
 class Login:
     """The mailbox that a login name means. `address` is the account's (lower case); `extension` (case kept, never with
     a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
-    is in the file `passwd` there, for somebody with the owner's rights to read."""
+    is in the file `passwd` there, for somebody with the owner's rights to read. `sendas`: further senders (addresses,
+    @domains) granted to the account; its extensions have none."""
 
     address: bytes
     extension: bytes
     home: bytes
+    sendas: tuple[bytes, ...] = ()
 
 
 class Accounts:
@@ -64,10 +66,8 @@ class Accounts:
         return None if login.extension else self._passwords.get(login.address)
 
     def identity(self, name: bytes, login: Login) -> Identity:
-        """Who has proven to be `login`, having called himself `name`. What control/sendas grants to an address is not
-        granted to its extensions."""
-        granted = () if login.extension else self._sendas.get(login.address, ())
-        return Identity(name, login.address, login.extension, granted)
+        """Who has proven to be `login`, having called himself `name`."""
+        return Identity(name, login.address, login.extension, login.sendas)
 
     def _account(self, local: bytes, domain: bytes | None) -> bytes | None:
         """The account's address; None when there is none, b"" when several are meant."""
@@ -87,7 +87,14 @@ class Accounts:
         owner = self._owners.for_login(domain + b"-" + local)
         if owner is None or owner.ext:
             return None  # a record without its assignment: an account half made or half removed
-        return Login(address, extension, owner.home)
+        return Login(address, extension, owner.home, () if extension else self._granted(address, local))
+
+    def _granted(self, address: bytes, local: bytes) -> tuple[bytes, ...]:
+        """What control/sendas grants to an account, under its address or the short name that means it."""
+        granted = self._sendas.get(address, ())
+        if local in self._sendas and self._account(local, None) == address:
+            granted += self._sendas[local]
+        return granted
 
 
 def extension_record(login: Login, line: bytes) -> Record | None:

@@ -131,7 +131,8 @@ def number(text: bytes, least: int, most: int, *, strict: bool) -> Reading:
     digits = value[: len(value) - len(value.lstrip(b"0123456789"))]
     if not digits or (strict and digits != value):
         return Reading(None, Fault(1, f"not a number: {shown(value)}"))
-    meant = int(digits[:20]) if len(digits.lstrip(b"0")) <= 20 else most + 1
+    significant = digits.lstrip(b"0")
+    meant = int(significant or b"0") if len(significant) <= 20 else most + 1  # int() refuses thousands of digits
     taken = min(max(meant, least), most)
     if taken != meant:
         return Reading(taken, Fault(1, f"{shown(digits)} is outside {least} to {most}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pillarbox.status import Failure
@@ -82,8 +82,7 @@ class _Assignments:
                 continue
             record = table.get(b"!" + name[:end])
             if record is not None:
-                owner = _owner(record)
-                return replace(owner, ext=owner.ext + local[end:])
+                return _owner(record, local[end:])
         return None
 
 
@@ -112,8 +111,8 @@ class Owners:
         for name, dash, ext in _splits(local):
             entry = system.find(name)
             if entry is not None:
-                barred = entry.pw_uid == 0 or name == self._alias
-                return None if barred else Owner(name, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir), dash, ext)
+                barred = entry.uid == 0 or name == self._alias
+                return None if barred else Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
         return None
 
     def known(self, local: bytes) -> bool:
@@ -125,7 +124,7 @@ class Owners:
     def _alias_for(self, local: bytes) -> Owner:
         entry = system.find(self._alias)
         if entry is not None:
-            return Owner(self._alias, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir), BREAK, local)
+            return Owner(self._alias, entry.uid, entry.gid, entry.home, BREAK, local)
         home = os.fsencode(self._home / "alias")
         return Owner(self._alias, os.geteuid(), os.getegid(), home, BREAK, local)
 
@@ -134,11 +133,8 @@ def _from_passwd(local: bytes) -> Owner | None:
     """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
     for name, dash, ext in _splits(local):
         entry = system.find(name)
-        if entry is None or entry.pw_uid == 0:
-            continue
-        home = os.fsencode(entry.pw_dir)
-        if _owned(home, entry.pw_uid):
-            return Owner(name, entry.pw_uid, entry.pw_gid, home, dash, ext)
+        if entry is not None and entry.uid != 0 and _owned(entry.home, entry.uid):
+            return Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
     return None
 
 
@@ -195,8 +191,9 @@ def _regular(file: bytes) -> bool:
         raise CannotResolve(f"cannot look into the alias directory: {problem.strerror}") from None
 
 
-def _owner(record: bytes) -> Owner:
+def _owner(record: bytes, rest: bytes = b"") -> Owner:
+    """An owner from the data in users/cdb; `rest` is what a wildcard left of the local part."""
     parts = record.split(b"\0")
     if len(parts) < 7 or not (parts[1].isdigit() and parts[2].isdigit()):
         raise CannotResolve("users/cdb holds a damaged record; rebuild it with qmail-newu")
-    return Owner(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5])
+    return Owner(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5] + rest)
