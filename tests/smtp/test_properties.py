@@ -86,8 +86,13 @@ def outcome(service: str, pieces: list[bytes], dialect: Dialect = Dialect.MODERN
         if connection.machine.wants_tls:
             break  # what lies behind STARTTLS is forgotten; the handshake is not this test's
         assert connection.machine.buffered <= 12288
+    events = merged(connection.events)
+    if connection.machine.closing:
+        connection.hang_up()
+        if events and isinstance(events[-1], Content):
+            events.pop()  # of a message that was cut off by a bare LF nothing counts, however much was seen
     effects: list[Effect] = [effect for effect in connection.world.done if not isinstance(effect, WriteBlock)]
-    return heard, merged(connection.events), effects, list(connection.world.queued), connection.machine.closing
+    return heard, events, effects, list(connection.world.queued), connection.machine.closing
 
 
 def merged(events: list[Event]) -> list[Event]:
