@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cdbx  # type: ignore[import-untyped]
@@ -84,3 +85,30 @@ KEY = st.builds(bytes.__add__, st.sampled_from([b"=", b"+"]), NAME)
 @settings(deadline=None, max_examples=50)
 def test_every_file_that_is_written_reads_as_it_was_meant(wanted: list[Assignment]) -> None:
     assert assign.parse(assign.lines(wanted)) == tuple(wanted)
+
+
+def looked_up(table: bytes, key: bytes) -> bytes | None:
+    """A lookup as cdb's own description has it, for what qmail-lspawn would find."""
+    value = 5381
+    for octet in key:
+        value = ((value << 5) + value ^ octet) & 0xFFFFFFFF
+    start, length = struct.unpack_from("<II", table, (value & 255) * 8)
+    for probe in range(length):
+        slot = ((value >> 8) + probe) % length
+        found, at = struct.unpack_from("<II", table, start + slot * 8)
+        if at == 0:
+            return None
+        keys, size = struct.unpack_from("<II", table, at)
+        if found == value and table[at + 8 : at + 8 + keys] == key:
+            return table[at + 8 + keys : at + 8 + keys + size]
+    return None
+
+
+def test_a_reader_that_knows_cdb_alone_finds_every_record(tmp_path: Path) -> None:
+    people = [Assignment(b"=joe%d" % n, b"u", b"%d" % n, b"2", b"/h/%d" % n) for n in range(300)]
+    assign.write(tmp_path, [*people, Assignment(b"=joe7", b"second", b"9", b"9", b"/never")])
+    table = (tmp_path / "cdb").read_bytes()
+    for n in range(300):
+        assert looked_up(table, b"!joe%d\0" % n) == b"u\0%d\x002\0/h/%d\0\0\0" % (n, n)
+    assert looked_up(table, b"") == b""
+    assert looked_up(table, b"!nobody\0") is None
