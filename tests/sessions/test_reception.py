@@ -7,7 +7,8 @@ from pillarbox.credentials import Digest, Password
 from pillarbox.envelope import Envelope
 from pillarbox.sessions.effects import Abort, Authenticate, CheckRecipient, Commit, OpenDraft, Pause, WriteBlock
 from pillarbox.sessions.reception import LONGEST_HEADER, Exchange, Reception
-from pillarbox.smtp.events import Content, Hello, Mail
+from pillarbox.smtp import replies as r
+from pillarbox.smtp.events import Auth, Content, Hello, Mail
 from pillarbox.status import Failure, Refusal, Status
 from tests.smtp.connection import (
     DATE,
@@ -364,6 +365,20 @@ def test_no_login_is_taken_before_tls() -> None:
     assert b"AUTH PLAIN LOGIN" in connection.say(b"EHLO c")
     assert codes(connection.say(LOGIN)) == [235]
     assert connection.world.done == [Authenticate(Password(b"joe", b"secret"))]
+
+
+@pytest.mark.parametrize(
+    "exchange", [facts("submission"), facts("smtp", cleartext=True), facts("submission", mechanisms=())]
+)
+def test_the_session_itself_takes_no_login_where_none_is_offered(exchange: Exchange) -> None:
+    with pytest.raises(StopIteration) as stop:
+        next(Reception(exchange).respond(Auth(b"PLAIN", b"AGpvZQBzZWNyZXQ=")))
+    assert stop.value.value is r.AUTH_TYPE
+
+
+def test_a_mechanism_that_sasl_does_not_know_is_none() -> None:
+    connection = greeted(facts("submissions", mechanisms=(b"GSSAPI",)))
+    assert codes(connection.say(b"AUTH GSSAPI")) == [504]
 
 
 def test_authcleartext_allows_it() -> None:

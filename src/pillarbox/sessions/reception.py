@@ -91,6 +91,11 @@ class Exchange:
             cleartext=self.cleartext,
         )
 
+    def allows(self, mechanism: bytes, *, secured: bool) -> bool:
+        """May a login be tried so, now? The receiver goes by the offer; this says it once more, for it guards
+        passwords."""
+        return self.submission and mechanism in self.mechanisms and (secured or self.cleartext)
+
 
 class Transaction:
     """One mail transaction, from MAIL to the end of its content."""
@@ -177,10 +182,10 @@ class Reception:
 
     def _auth(self, event: Auth) -> Conversation:
         facts = self._facts
-        if not (self._secured or facts.cleartext):
-            return r.AUTH_NEEDS_TLS
+        if not facts.allows(event.mechanism, secured=self._secured):
+            return r.AUTH_TYPE
         challenge = b"<%s@%s>" % (facts.token(), facts.me) if event.mechanism == b"CRAM-MD5" else b""
-        self._sasl = sasl.start(event.mechanism, challenge) if event.mechanism in facts.mechanisms else None
+        self._sasl = sasl.start(event.mechanism, challenge)
         if self._sasl is None:
             return r.AUTH_TYPE
         return (yield from self._authenticate(self._sasl.step(event.initial)))

@@ -60,9 +60,8 @@ class Incoming:
 
     def give_back(self, octets: bytes) -> None:
         """Put the end of the block just taken in front again."""
-        if octets:
-            self._data = octets + self._data[self._at :]
-            self._at = 0
+        self._data = octets + self._data[self._at :]
+        self._at = 0
 
     def _join(self) -> bool:
         """Move what came later behind what is left; False when nothing came."""

@@ -90,16 +90,14 @@ UNKNOWN_PARAMETER = _reply(555, "5.5.4", "unknown parameter")
 
 def bad_sender(refusal: Refusal) -> Reply:
     """An address in MAIL that is none."""
-    if refusal.status == Status(5, 1, 3):
-        return _reply(501, "5.1.7", refusal.text)
-    return Reply.of(refusal)
+    return Reply(501, Status(5, 1, 7), (refusal.text,))
 
 
 def bad_recipient(refusal: Refusal) -> Reply:
-    """An address in RCPT that is none."""
-    if refusal.status == Status(5, 1, 3):
-        return _reply(501, "5.1.3", refusal.text)
-    return Reply.of(refusal)
+    """An address in RCPT that is none, or one that needs SMTPUTF8."""
+    if refusal.status == Status(5, 6, 7):
+        return Reply.of(refusal)
+    return Reply(501, Status(5, 1, 3), (refusal.text,))
 
 
 # Content
