@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -185,3 +186,40 @@ def login_attempt(server: Server) -> Wire:
     wire = Wire(server, "pop3s", "127.0.7.1")
     wire.line()
     return wire
+
+
+def test_mail_for_a_domain_that_went_away_waits_and_arrives_when_the_domain_is_back(jammed: Server) -> None:
+    word = token()
+    jammed.pillarbox("account", "add", "eve@example.com", "--password-stdin", say=SECRET)
+    mailbox = jammed.mailbox("eve", "example.com")
+    jammed.put(mailbox / ".qmail", b"&eve@example.net\n")
+    until(lambda: taken(jammed, word, b"eve@example.com"), "mail for the new domain")
+    until(lambda: waiting_row(jammed), "the message")
+    queue = jammed.processes("queue")
+    virtual = (jammed.home / "control" / "virtualdomains").read_text()
+    jammed.control("virtualdomains", virtual.replace("example.com:example.com\n", ""))
+    jammed.signal(signal.SIGHUP)
+    until(lambda: "relay" in retried(jammed)[-1], "another reason")
+    jammed.control("virtualdomains", virtual)
+    (mailbox / ".qmail").unlink()
+    jammed.signal(signal.SIGHUP)
+    until(lambda: retried(jammed) == [], "an empty queue")
+    assert [word in file.read_bytes() for file in (mailbox / "Maildir" / "new").iterdir()] == [True]
+    assert jammed.processes("queue") == queue
+
+
+def retried(server: Server) -> list[str]:
+    """The one row there was, with the message tried again; none when it is over."""
+    row = waiting_row(server)
+    if row:
+        server.pillarbox("queue", "retry", row[0])
+    return row
+
+
+def taken(server: Server, word: bytes, recipient: bytes) -> bool:
+    """One try to deliver."""
+    try:
+        deliver(server, b"Subject: %s\r\n\r\n" % word, recipient)
+    except AssertionError:
+        return False
+    return True

@@ -6,6 +6,7 @@ engine again. Log lines are qmail-send's.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,21 +161,27 @@ class Handout:
         except Failure as failure:
             self._fail(start, Outcome.later(failure.text.encode("ascii", "replace") + b"\n"), now)
             return
-        if start.destination.channel is Channel.REMOTE:
-            self._fail(start, _NO_RELAY, now)
-            return
         message = fresh.message
         fields = [
             b"%d" % message.id, message.incarnation, b"%d" % message.born, b"1" if start.again else b"0",
             b"%d" % message.size, message.sender, fresh.body or b"",
         ]  # fmt: skip
+        facts = len(fields)
         for number in start.numbers:
-            fields += self._delivery(message.id, number, fresh.addresses[number])
-        owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
+            # Asked anew: the settings may have changed since it was scheduled.
+            route = self._routing.route(fresh.addresses[number])
+            if isinstance(route, Local):
+                fields += self._delivery(message.id, number, route)
+            else:
+                self._number += 1
+                self._note(self._number, message.id, number, _NO_RELAY, now)
+        if len(fields) > facts:
+            owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
+        else:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
-    def _delivery(self, message: int, number: int, address: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-        route = self._routing.route(address)
-        assert isinstance(route, Local)
+    def _delivery(self, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
         self._number += 1
         self._running[self._number] = (message, number)
         recipient = safe(route.local + b"@" + route.domain)

@@ -1,0 +1,115 @@
+"""Handing deliveries out, with the real queue engine and a link whose other end is read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pillarbox.control.table import Settings, read
+from pillarbox.queue.engine import Draft, State
+from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.roles.handout import Handout
+from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.log import Log
+from pillarbox.roles.verbs import Verb
+from tests.queue.drafts import BIRTH, accept, draft, spooled
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
+    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def links() -> Iterator[tuple[Link, Link]]:
+    one, other = socket.socketpair()
+    pair = Link.between("queue", "owner", one), Link.between("owner", "queue", other)
+    yield pair
+    for link in pair:
+        link.close()
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log("queue", False)
+    monkeypatch.setattr(log.__class__, "flush", lambda self: None)
+    return log
+
+
+def settings(tmp_path: Path, domains: str) -> Settings:
+    """With the drafts' domain as a virtual one, or without."""
+    control = tmp_path / "control"
+    control.mkdir(exist_ok=True)
+    (control / "me").write_text("mx.example.org\n")
+    (control / "virtualdomains").write_text(domains)
+    return read(control)[0]
+
+
+def heard(links: tuple[Link, Link]) -> list[Frame]:
+    links[0].flush()
+    return links[1].receive()
+
+
+def committed(engine: SqliteEngine, handout: Handout, given: Draft) -> int:
+    (number,) = accept(engine, given)
+    handout.accepted(number, given, engine.incarnation)
+    return number
+
+
+def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\nhost1.example:b\n"), silent)
+    number = committed(engine, handout, draft(1, recipients=2))
+    handout.start(links[0], BIRTH)
+    frames = heard(links)
+    assert [frame.verb for frame in frames] == [Verb.DELIVER] * len(frames)
+    told = [field for frame in frames for field in frame.fields[7:]]
+    assert told[2::4] == [b"a-recipient1", b"b-recipient1"] and told[3::4] == [b"host0.example", b"host1.example"]
+    assert {bytes(frame.fields[6]) for frame in frames} == {draft(1).body}
+    assert handout.busy
+    for delivery in told[0::4]:
+        handout.heard(Frame(Verb.OUTCOME, int(delivery), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
+    assert not handout.busy
+    engine.commit((), handout.schedule.marks())
+    assert engine.show(number) is None
+
+
+def test_a_domain_that_went_away_since_a_message_was_scheduled_defers_it_and_leaks_nothing(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    number = committed(engine, handout, spooled(engine, 2))
+    handout.configure(settings(tmp_path, ""))
+    before = len(os.listdir("/proc/self/fd"))
+    handout.start(links[0], BIRTH)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert heard(links) == [] and not handout.busy
+    engine.commit((), handout.schedule.marks())
+    entry = engine.show(number)
+    assert entry is not None
+    (recipient,) = entry[1]
+    assert recipient.state is State.WAITING and b"does not relay" in recipient.reason
+
+
+def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout.read_ahead()
+    committed(engine, handout, draft(1))
+    handout.start(links[0], BIRTH)
+    (first,) = heard(links)
+    assert first.fields[3] == b"0"
+    handout.owner_lost(BIRTH)
+    assert not handout.busy
+    handout.start(links[0], BIRTH + 60)
+    (second,) = heard(links)
+    assert second.fields[3] == b"1"
