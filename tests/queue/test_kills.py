@@ -280,6 +280,27 @@ def test_a_spool_file_and_its_name_are_synced_before_the_commit(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not READS_CALLS, reason="knows the system calls of x86-64 only")
+def test_the_names_of_a_new_queue_are_synced_before_it_takes_anything(tmp_path: Path) -> None:
+    told = Told()
+
+    def begin() -> None:
+        engine = SqliteEngine.open(tmp_path / "queue", Clock())
+        told.tell("open")
+        engine.commit([draft(1)], ())
+        told.tell("accepted")
+        os._exit(0)
+
+    calls = [(name, Path(file).name) for name, file in calls_of(begin)]
+    told.close()
+    opened, accepted = [place for place, (name, file) in enumerate(calls) if name == "write" and file[:5] == "pipe:"]
+    assert ("fsync", tmp_path.name) in calls[:opened], "the name of queue/"
+    assert ("fsync", "queue") in calls[:opened], "the names of queue.db and spool/"
+    log = calls.index(("pwrite64", "queue.db-wal"))
+    synced = [place for place, call in enumerate(calls) if call[0].endswith("sync") and call[1] == "queue"]
+    assert any(log < place < accepted for place in synced), "the name of the log"
+
+
+@pytest.mark.skipif(not READS_CALLS, reason="knows the system calls of x86-64 only")
 def test_what_a_crash_left_is_synced_before_it_is_called_known(tmp_path: Path) -> None:
     """The log of a process killed between writing a commit and syncing it: recovery takes it for committed."""
     told = Told()

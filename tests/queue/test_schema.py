@@ -111,6 +111,12 @@ def test_a_start_gives_back_the_disk_that_a_flood_took(tmp_path: Path, monkeypat
     assert (tmp_path / "queue.db").stat().st_size < 100_000
 
 
+def test_a_place_without_a_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_PRAGMAS", schema._PRAGMAS.replace("journal_mode = WAL", "journal_mode = DELETE"))
+    with pytest.raises(QueueBroken, match="no write-ahead log"):
+        opened(tmp_path)
+
+
 def test_the_tables_are_made_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "_SCHEMA", schema._SCHEMA.replace("CREATE INDEX waiting", "CREATE NONSENSE waiting"))
     with pytest.raises(QueueBroken):

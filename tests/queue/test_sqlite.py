@@ -96,18 +96,30 @@ def test_a_queue_that_filled_its_disk_can_finish_what_it_has(tmp_path: Path, clo
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def fail_to_sync(engine: SqliteEngine) -> None:
-    """From now on COMMIT fails as SQLite says it when a sync fails."""
+def fail_to_commit(engine: SqliteEngine, name: str) -> None:
+    """From now on COMMIT fails as SQLite says it, and the transaction stays open, as SQLite leaves it."""
 
     def execute(statement: str, arguments: Sequence[int] = ()) -> sqlite3.Cursor:
         if statement == "COMMIT":
-            problem = sqlite3.OperationalError("disk I/O error")
-            problem.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-            problem.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            problem = sqlite3.OperationalError("trouble")
+            problem.sqlite_errorcode = getattr(sqlite3, name)
+            problem.sqlite_errorname = name
             raise problem
         return engine._database.execute(statement, arguments)
 
     engine._execute = execute  # type: ignore[assignment]
+
+
+def test_a_disk_that_fills_up_at_the_very_commit_refuses_the_batch_and_goes_on(engine: SqliteEngine) -> None:
+    fail_to_commit(engine, "SQLITE_FULL")
+    for _ in range(2):
+        with pytest.raises(QueueFull):
+            accept(engine, draft(1))
+    engine._execute = engine._database.execute
+    assert engine.listing() == []
+    (message,) = accept(engine, draft(2))
+    assert [kept.id for kept, _ in engine.listing()] == [message]
+    assert (engine.known(key(1)), engine.known(key(2))) == (None, message)
 
 
 def test_after_a_failed_sync_nothing_more_is_done_until_it_is_opened_anew(
@@ -115,7 +127,7 @@ def test_after_a_failed_sync_nothing_more_is_done_until_it_is_opened_anew(
 ) -> None:
     """The kernel tells of a failed write once. The next sync would succeed without anything being on the disk."""
     (one,) = accept(engine, draft(1))
-    fail_to_sync(engine)
+    fail_to_commit(engine, "SQLITE_IOERR_FSYNC")
     with pytest.raises(QueueBroken, match="SQLITE_IOERR_FSYNC"):
         accept(engine, draft(2))
     engine._execute = engine._database.execute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue import schedule as module
 from pillarbox.queue.engine import Draft, State
 from pillarbox.queue.lane import Channel, Destination, Limits
-from pillarbox.queue.schedule import Schedule, Start
+from pillarbox.queue.schedule import Claim, Schedule, Start
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.status import Status
 from tests.queue.drafts import BIRTH, Clock, draft
@@ -202,3 +203,86 @@ def test_nothing_is_lost_from_sight_and_nothing_is_tried_twice_at_a_time(
                 getattr(world, verb)(*arguments)
         world.finish()
         world.engine.close()
+
+
+@contextmanager
+def world(window: int = 100, limits: Limits = Limits(10, 10)) -> Iterator[World]:
+    with memory() as directory:
+        made = World(directory, window, limits)
+        yield made
+        made.engine.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_long_life_loses_nothing_from_sight(seed: int) -> None:
+    """As above, but long: what goes wrong with a full window takes many steps to arrange."""
+    dice = random.Random(seed)
+    with world(dice.choice([1, 2, 5, 12, 60]), Limits(dice.randint(1, 6), dice.randint(1, 4))) as small:
+        for _ in range(150):
+            match dice.choices(["commit", "resolve", "postmaster", "round", "quiet", "wait"], [12, 43, 7, 23, 8, 7])[0]:
+                case "commit":
+                    small.commit([dice.randint(1, 4) for _ in range(dice.randint(1, 8))])
+                case "resolve":
+                    kinds = ["DONE", "DONE", "DONE", "LATER", "NEVER", "down", "down", "lost"]
+                    small.resolve(dice.randint(0, 30), dice.choice(kinds))
+                case "postmaster":
+                    small.postmaster(dice.choice(["hold", "remove", "retry", "release"]), dice.randint(0, 20))
+                case "wait":
+                    small.now += dice.randint(1, 3000)
+                case verb:
+                    getattr(small, verb)()
+        small.finish()
+
+
+def test_to_release_what_is_not_held_does_not_lose_it() -> None:
+    with world(limits=Limits(1, 1)) as small:
+        small.commit([1, 1])
+        small.now += 50
+        small.postmaster("release", 0)
+        small.finish()
+
+
+def test_what_is_held_while_it_runs_is_not_tried_again() -> None:
+    with world() as small:
+        small.commit([1])
+        small.quiet()
+        small.postmaster("hold", 0)
+        small.resolve(0, "LATER")
+        small.now += 1000
+        small.quiet()
+        assert (small.tried, small.running) == (1, set())
+
+
+def test_what_is_released_while_it_runs_is_tried_again() -> None:
+    with world() as small:
+        small.commit([1])
+        small.quiet()
+        small.postmaster("hold", 0)
+        small.postmaster("release", 0)
+        small.quiet()
+        assert len(small.running) == 1
+        small.resolve(0, "LATER")
+        small.finish()
+        assert small.tried == 2
+
+
+@pytest.mark.parametrize("verb", ["hold", "remove"])
+def test_what_is_held_or_removed_before_its_turn_is_not_tried(verb: str) -> None:
+    with world(limits=Limits(1, 1)) as small:
+        small.commit([3])  # one of each channel, and one that waits for the first
+        small.quiet()
+        assert small.running == {(1, 0), (1, 1)}
+        small.postmaster(verb, 0)
+        small.resolve(0, "DONE")
+        small.quiet()
+        assert small.running == {(1, 1)}
+
+
+def test_an_old_answer_for_a_lane_is_not_taken() -> None:
+    with world(window=4, limits=Limits(1, 1)) as small:
+        small.commit([1] * 8)
+        small.quiet()
+        old = Claim((BIRTH - 5, 0, 0), module.CLAIM, next(iter(small.schedule._lanes.values())))
+        small.schedule.claimed(old, [], route)
+        small.finish()
+        assert small.tried == 8

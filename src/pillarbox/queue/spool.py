@@ -20,7 +20,7 @@ SPARE = 8 << 20  # octets of the disk that new mail must leave, so that the queu
 FULL = "the queue's disk is full"
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
