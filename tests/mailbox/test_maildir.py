@@ -334,6 +334,12 @@ def test_a_delivery_that_does_not_know_it_is_a_repeat_still_meets_itself_in_new(
     assert files(box / "tmp") == {}
 
 
+def test_a_copy_that_is_asked_for_twice_in_one_batch_meets_itself(box: Path) -> None:
+    assert deliver(copy(box), copy(box), copy(box, again=True)) == [None] * 3
+    assert len(files(box / "new")) == 1
+    assert files(box / "tmp") == {}
+
+
 def test_nothing_in_new_is_ever_replaced(box: Path) -> None:
     names = [f"{STEM.decode()}{turn}.mx.example.org,S=89,W=94" for turn in ("", "C2", "C3", "C4")]
     for name in names:

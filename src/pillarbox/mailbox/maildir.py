@@ -183,7 +183,7 @@ class _Batch:
         return maildir
 
     def _stage(self, index: int, copy: Copy, maildir: _Maildir) -> None:
-        temporary = b"%s.%s" % (copy.stem, self._token)
+        temporary = b"%s.%d.%s" % (copy.stem, index, self._token)
         counted = maildir.write(temporary, copy, fsync=self._one_by_one)
         tail = _tail(copy.stem, self._host, len(copy.head) + copy.size, counted)
         self._staged.append(_Staged(index, copy, maildir, temporary, tail))
