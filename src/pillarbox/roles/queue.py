@@ -53,7 +53,7 @@ class Queue:
         self._intake = Intake(engine.spool, self._house.settings.spoolsize)
         assert self._house.public is not None
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
-        self._find_owner()
+        self._find_owner(time.time())
         self._say_accepting(None)
         self._rounds.ready()
         while not self._finished():
@@ -126,15 +126,19 @@ class Queue:
         elif frame.verb is Verb.ASK:
             self._asked(link, frame, now)
         elif frame.verb is Verb.LINK:
-            self._find_owner()
+            self._find_owner(now)
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
             self._log.as_json = self._house.settings.logformat == "json"
             self._handout.configure(self._house.settings)
             self._intake.limit = self._house.settings.spoolsize
 
-    def _find_owner(self) -> None:
+    def _find_owner(self, now: float) -> None:
+        """Use the newest owner role. An older one has died, if we may not have heard it yet: we were busy then."""
         owners = self._rounds.links("owner")
+        for dead in owners[:-1]:
+            self._rounds.cut(dead)
+            self._lost("owner", dead, now)
         self._owner = owners[-1] if owners else None
 
     def _say_accepting(self, refusal: Refusal | None) -> None:
