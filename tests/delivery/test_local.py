@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pillarbox.content import octets
 from pillarbox.mailbox import maildir
+from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.status import Status
 from tests.delivery.conftest import LINES, MESSAGE, Joe, job
@@ -41,6 +43,20 @@ def test_a_message_in_a_file_is_delivered_whole(joe: Joe, tmp_path: Path) -> Non
     with open(tmp_path / "spool", "rb") as spool:
         assert joe.deliver(job(content=spool.fileno()), job(2, content=spool.fileno())) == [DONE, DONE]
     assert joe.messages() == [LINES + content] * 2
+
+
+def test_every_byte_comes_out_of_the_maildrop_as_it_went_in(joe: Joe, tmp_path: Path) -> None:
+    content = b"Subject: bytes\n\n" + bytes(range(256)) * 300 + b"\r\n\n\r.\n..\n\r"
+    (tmp_path / "spool").write_bytes(content)
+    with open(tmp_path / "spool", "rb") as spool:
+        joe.deliver(job(1, content=content), job(2, content=spool.fileno()))
+    drop = Maildrop.open(str(joe.home / "Maildir"), 0)
+    for number, listing in enumerate(drop.listings, 1):
+        with open(drop.content(number), "rb") as file:
+            assert file.read() == LINES + content
+        assert listing.octets == octets([LINES + content])
+    assert len(drop.listings) == 2
+    drop.close()
 
 
 def test_the_null_sender_is_an_empty_return_path(joe: Joe) -> None:
