@@ -125,6 +125,7 @@ def serving(home: Path, answers: list[bytes], listen: bool = True) -> Iterator[l
     public.bind("queue")
     os.chdir(here)
     public.listen()
+    public.settimeout(10)  # a command that never comes fails the test and does not hang it
 
     def role() -> None:
         public.accept()[0].close()
@@ -137,12 +138,14 @@ def serving(home: Path, answers: list[bytes], listen: bool = True) -> Iterator[l
     thread = threading.Thread(target=role)
     if listen:
         thread.start()
-        yield asked
-        thread.join()
-        public.close()
     else:
         public.close()
+    try:
         yield asked
+    finally:
+        if listen:
+            thread.join()
+        public.close()
 
 
 def lines(*answers: dict[str, object]) -> bytes:
