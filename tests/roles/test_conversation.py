@@ -21,9 +21,11 @@ from pillarbox.roles.conversation import HELD_LIMIT, LATE, PENDING, Conversation
 from pillarbox.sessions import effects
 from pillarbox.sessions.reception import Exchange, Reception
 from pillarbox.smtp.receiver import Receiver
+from pillarbox.status import Refusal, Status
 from tests.net.test_tls import certificate
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+NOBODY = Refusal(Status(5, 1, 1), "nobody")
 SETTINGS = Settings(me=b"mx.example.org", locals=frozenset({b"example.org"}), rcpthosts=frozenset({b"example.org"}))
 
 
@@ -187,6 +189,25 @@ def test_a_result_that_comes_after_its_effect_was_given_up_answers_no_later_effe
     house = House(Errands(waits=(effects.CheckRecipient,)))
     converse(house, client)
     assert len(house.errands.given_up) == 1
+
+
+def test_a_result_that_giving_up_brings_is_the_only_one() -> None:
+    class LettingGo(Errands):
+        def give_up(self, effect: effects.Effect) -> Any:
+            self.resumers[-1](NOBODY)
+            return super().give_up(effect)
+
+    async def client(house: House, streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(b"HELO c.example\r\nMAIL FROM:<a@b.example>\r\n" + b"RCPT TO:<joe@example.org>\r\n" * 2)
+        await lines(reader, 3)
+        assert house.current is not None
+        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        assert (await reader.readline())[:3] == b"550"
+        house.errands.resumers[1](None)
+        assert (await reader.readline())[:3] == b"250"
+
+    converse(House(LettingGo(waits=(effects.CheckRecipient,))), client)
 
 
 def test_a_silent_client_is_sent_away_and_a_busy_one_is_not() -> None:

@@ -215,7 +215,8 @@ class Conversation(asyncio.Protocol):
             self._abort()
         elif self._effect is not None and self._more_room is None:
             self._leaving = now >= self._end
-            self._resume(self._executor.give_up(self._effect))
+            resume = self.resumer()  # to give up can bring a result of its own
+            resume(self._executor.give_up(self._effect))
         else:
             self.leave()
 

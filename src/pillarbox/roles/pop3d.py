@@ -50,10 +50,11 @@ PATIENCE = Patience()
 class RetrievalExecutor:
     """Carries out one POP3 session's effects."""
 
-    __slots__ = ("_client", "_conversation", "_logins", "_loop", "_maildrop", "_sending")
+    __slots__ = ("_client", "_conversation", "_left", "_logins", "_loop", "_maildrop", "_sending")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, logins: Logins, client: str) -> None:
         self._loop, self._logins, self._client = loop, logins, client
+        self._left = False
         self._maildrop: Questions | None = None
         self._sending: _Sending | None = None
         self._conversation: Conversation | None = None
@@ -82,18 +83,27 @@ class RetrievalExecutor:
         return PENDING
 
     def give_up(self, effect: effects.Effect) -> Refusal:
-        """The effect took too long."""
+        """The effect took too long. What it might still bring must not reach the client: the maildrop is let go."""
+        self._let_go()
         return LATE
 
     def lost(self) -> None:
         """The client is gone: let go of the maildrop, deleting nothing."""
+        self._left = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._sending is not None:
             self._sending.stop()
         if self._maildrop is not None and self._maildrop.link is not None:
             self._maildrop.link.close()
 
     def _take_maildrop(self, frame: Frame) -> None:
+        self._let_go()  # of an earlier login's, which could not be opened
         sock = socket.socket(fileno=frame.descriptors[0])
+        if self._left:
+            sock.close()
+            return
         self._maildrop = Questions()
         self._maildrop.attach(self._loop, Link(sock, MAY_SAY[("maildrop", "pop3d")]))
 
