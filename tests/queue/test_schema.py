@@ -41,6 +41,17 @@ def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away: needs root")
+def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4321, 8765)
+    engine = opened(tmp_path / "queue")
+    accept(engine, draft(1))
+    for name in ("", "spool", "queue.db", "queue.db-wal"):
+        made = (tmp_path / "queue" / name).stat()
+        assert (made.st_uid, made.st_gid) == (4321, 8765), name
+    engine.close()
+
+
 def test_the_queue_cannot_be_opened_twice(tmp_path: Path) -> None:
     engine = opened(tmp_path)
 

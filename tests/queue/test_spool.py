@@ -39,6 +39,16 @@ def test_blocks_become_one_file_that_only_we_can_read(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / file.name).stat().st_mode) == 0o600
 
 
+def test_a_large_body_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Its writing is begun early, in steps."""
+    file = SpoolFile(tmp_path)
+    blocks = [os.urandom(700_001) for _ in range(5)]
+    for block in blocks:
+        file.write(block)
+    file.sync()
+    assert (tmp_path / file.name).read_bytes() == b"".join(blocks)
+
+
 def test_names_are_random(tmp_path: Path) -> None:
     names = {SpoolFile(tmp_path).name for _ in range(20)}
     assert len(names) == 20

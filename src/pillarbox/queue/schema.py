@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pillarbox.queue.engine import QueueBroken, QueueFull, State
-from pillarbox.queue.spool import FULL, sync_directory
+from pillarbox.queue.spool import FULL, give_to_owner, sync_directory
 from pillarbox.status import Failure
 
 VERSION = 1
@@ -106,6 +106,7 @@ def _make_durable(file: Path) -> None:
             os.close(descriptor)
     if not file.exists():
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        give_to_owner(file)
     sync_directory(file.parent)
 
 
