@@ -13,6 +13,8 @@ import platform
 import signal
 from collections.abc import Callable
 
+import pytest
+
 _TRACEME, _PEEKUSER, _SYSCALL, _SETOPTIONS = 0, 3, 24, 0x4200
 _EXITKILL, _SYSGOOD = 0x100000, 1
 _ORIG_RAX, _RDI, _RDX = 15 * 8, 14 * 8, 12 * 8  # in x86-64's struct user
@@ -82,7 +84,9 @@ def _trace(work: Callable[[], None]) -> int:
 
     process = fork(traced)
     _, status = os.waitpid(process, 0)
-    assert os.WIFSTOPPED(status), f"the child cannot be traced: {status}"
+    if not os.WIFSTOPPED(status):
+        assert "CI" not in os.environ, "a process must be able to trace its child here"
+        pytest.skip("this system lets no process trace its child")
     _ptrace(_SETOPTIONS, process, _EXITKILL | _SYSGOOD)
     return process
 
