@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from pillarbox.cli.certificate import expiry, new_key, self_signed
 
@@ -49,8 +50,10 @@ def test_it_vouches_for_no_other_name(pair: tuple[Path, Path]) -> None:
 
 
 def test_it_lasts_ten_years_and_began_yesterday() -> None:
+    """A client whose clock is behind takes it too."""
     pem = self_signed(new_key(), "mx.example.org", NOW)
     assert expiry(pem) == NOW + timedelta(days=3650)
+    assert x509.load_pem_x509_certificate(pem).not_valid_before_utc == NOW - timedelta(days=1)
 
 
 def test_a_host_name_longer_than_a_common_name_may_be_is_no_obstacle() -> None:

@@ -143,8 +143,12 @@ def test_showctl_says_what_is_odd_and_what_it_does_not_know(qmail: Path, capsys:
 
 def test_showctl_shows_nothing_that_moves_the_cursor(qmail: Path, capsys: Captured) -> None:
     (qmail / "control" / "smtpgreeting").write_bytes(b"mx\x1b[2J\n")
+    (qmail / "control" / "virtualdomains").write_bytes(b"example.org:\x1b[2J\n")
     assert status(["run", "qmail-showctl"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"  mx\x1b[2J" in paragraph(shown, "smtpgreeting").splitlines()
+    assert r"  example.org:\x1b[2J" in paragraph(shown, "virtualdomains").splitlines()
 
 
 def test_showctl_without_control_files_is_111(qmail: Path, capsys: Captured) -> None:
