@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import postfix, server
+from bench import machine, postfix, server
 from bench.machine import free_port, wait_for_greeting
 
 CLIENTS, MESSAGES, OCTETS = 10, 3000, 4096
@@ -24,19 +24,22 @@ ARRIVAL = 120.0  # seconds that the last message may need into its Maildir
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server to measure; `new` says where pass n arrives, None when it stores nothing."""
+    """A server to measure: its first process, and where the mail of one mailbox arrives, None if nothing is stored."""
 
     name: str
     port: int
+    pid: int
     new: Callable[[str], Path] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Seconds from the start of one pass: until the last 250 (and QUIT), and until the last message is in new/."""
+    """Seconds from the start of one pass: until the last 250 (and QUIT), and until the last message is in new/; and
+    seconds of processor time that the server used."""
 
     accepted: float
     delivered: float | None
+    worked: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Rates:
     accepted: tuple[float, ...]
     delivered: tuple[float, ...]
     lag: float  # seconds from the last 250 to the last message in the Maildir, median
+    work: float  # seconds of processor time for one message, median
 
     @property
     def rate(self) -> float:
@@ -61,13 +65,13 @@ def command(port: int, name: str) -> list[str]:
 
 
 @contextmanager
-def _sink() -> Iterator[int]:
+def _sink() -> Iterator[tuple[int, int]]:
     port = free_port()
     user = ["-u", "nobody"] if os.getuid() == 0 else []
     sinking = subprocess.Popen(["smtp-sink", *user, f"127.0.0.1:{port}", "1000"])
     try:
         wait_for_greeting(port)
-        yield port
+        yield port, sinking.pid
     finally:
         sinking.terminate()
         sinking.wait()
@@ -79,26 +83,31 @@ def _targets(home: Path, names: list[str], prefix: Path | None) -> Iterator[list
         targets = []
         if prefix is not None:
             stack.enter_context(postfix.users())
-            port = stack.enter_context(postfix.running(prefix, home / "postfix", names))
-            targets.append(Target("Postfix", port, lambda name: home / "postfix/mail" / name / "Maildir/new"))
+            port, pid = stack.enter_context(postfix.running(prefix, home / "postfix", names))
+            targets.append(Target("Postfix", port, pid, lambda name: home / "postfix/mail" / name / "Maildir/new"))
         ours = stack.enter_context(server.running(home / "pillarbox", names))
-        targets.append(Target("Pillarbox", ours.ports["smtp"], ours.new))
-        targets.append(Target("smtp-sink", stack.enter_context(_sink()), None))
+        targets.append(Target("Pillarbox", ours.ports["smtp"], ours.pid, ours.new))
+        targets.append(Target("smtp-sink", *stack.enter_context(_sink()), None))
         yield targets
 
 
 def _pass(target: Target, name: str) -> Pass:
+    worked = machine.processor_time(target.pid)
     start = time.monotonic()
     subprocess.run(command(target.port, name), check=True)
     accepted = time.monotonic() - start
-    if target.new is None:
-        return Pass(accepted, None)
-    new = target.new(name)
+    delivered = None if target.new is None else _arrival(target.name, target.new(name)) - start
+    return Pass(accepted, delivered, machine.processor_time(target.pid) - worked)
+
+
+def _arrival(server: str, new: Path) -> float:
+    """When all messages were there."""
+    end = time.monotonic() + ARRIVAL
     while not new.exists() or len(os.listdir(new)) < MESSAGES:
-        if time.monotonic() - start > accepted + ARRIVAL:
-            raise SystemExit(f"bench: {target.name} has lost mail: {len(os.listdir(new))} of {MESSAGES} in {new}")
+        if time.monotonic() > end:
+            raise SystemExit(f"bench: {server} has lost mail: {len(os.listdir(new))} of {MESSAGES} are in {new}")
         time.sleep(0.01)
-    return Pass(accepted, time.monotonic() - start)
+    return time.monotonic()
 
 
 def _rates(target: Target, passes: list[Pass]) -> Rates:
@@ -108,6 +117,7 @@ def _rates(target: Target, passes: list[Pass]) -> Rates:
         tuple(MESSAGES / each.accepted for each in passes),
         tuple(MESSAGES / end for _start, end in delivered),
         median(end - start for start, end in delivered) if delivered else 0.0,
+        median(each.worked for each in passes) / MESSAGES,
     )
 
 

@@ -71,6 +71,18 @@ def family(pid: int) -> dict[int, str]:
     return found
 
 
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that this process and everything below it have used, ended children included."""
+    ticks = 0
+    for member in family(pid):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:  # it ended meanwhile: its parent has its time
+            continue
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def proportional(pid: int) -> int:
     """The proportional set size of a process, octets: memory that n processes share counts one n-th in each."""
     return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") << 10

@@ -98,8 +98,8 @@ def users() -> Iterator[None]:
 
 
 @contextmanager
-def running(prefix: Path, home: Path, names: list[str]) -> Iterator[int]:
-    """Postfix serving the mailboxes `names`@example.test under `home`/mail on the port it yields."""
+def running(prefix: Path, home: Path, names: list[str]) -> Iterator[tuple[int, int]]:
+    """Postfix serving the mailboxes `names`@example.test under `home`/mail. Yields its port and its master's pid."""
     port = free_port()
     for directory in ("etc", "spool", "data", "mail"):
         (home / directory).mkdir(parents=True)
@@ -116,7 +116,7 @@ def running(prefix: Path, home: Path, names: list[str]) -> Iterator[int]:
         raise SystemExit(f"bench: Postfix does not start: {started.stdout}{started.stderr}")
     try:
         wait_for_greeting(port)
-        yield port
+        yield port, int((home / "spool/pid/master.pid").read_text())
     finally:
         subprocess.run([*control, "stop"], env=environment, capture_output=True, check=True)
         pass
