@@ -8,6 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_a_result_that_giving_up_brings_is_the_only_one() -> None:
     converse(House(LettingGo(waits=(effects.CheckRecipient,))), client)
 
 
+def test_an_effect_has_its_own_time_also_when_replies_went_out_before_it() -> None:
+    async def client(house: House, streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(ENVELOPE)
+        await lines(reader, 3)
+        assert house.current is not None
+        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        assert (await reader.readline())[:3] == b"451"
+
+    converse(House(Errands(waits=(effects.CheckRecipient,)), Patience(idle=1200.0)), client)
+
+
 def test_a_silent_client_is_sent_away_and_a_busy_one_is_not() -> None:
     async def client(house: House, streams: Streams) -> None:
         reader, _writer = streams
@@ -279,6 +292,83 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = contexts({"": descriptor})
     assert server is not None
     return server, ssl.create_default_context(cadata=chain.decode())
+
+
+def test_a_handshake_that_trickles_gets_no_more_time(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def client(house: House, streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(b"\x16\x03\x01")
+        await asyncio.sleep(0.05)
+        assert house.current is not None
+        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        assert await reader.read() == b""
+
+    converse(House(Errands(), Patience(idle=1200.0), service="submissions", context=tls[0]), client)
+
+
+def test_after_the_handshake_a_client_has_its_time(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def client(house: House, streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(b"EHLO c.example\r\nSTARTTLS\r\n")
+        while not (await reader.readline()).startswith(b"220 2.0.0"):
+            pass
+        await writer.start_tls(tls[1], server_hostname="mx.example.org")
+        await asyncio.sleep(0.05)
+        assert house.current is not None
+        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        writer.write(b"NOOP\r\n")
+        assert (await reader.readline())[:3] == b"250"
+
+    converse(House(Errands(), Patience(idle=1200.0), context=tls[0]), client)
+
+
+def test_a_result_that_comes_after_a_broken_record_is_dropped(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """A client that does not read keeps the connection open for a while after TLS broke. Whoever brings the result
+    brings those of other clients too, and must not meet an exception."""
+
+    async def run() -> None:
+        errands = Errands(waits=(effects.Commit,))
+        conversation = House(errands, service="submissions", context=tls[0]).welcome()
+        transport = Unread()
+        conversation.connection_made(transport)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = tls[1].wrap_bio(incoming, outgoing, server_hostname="mx.example.org")
+        for _ in range(2):
+            with suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            conversation.data_received(outgoing.read())
+            incoming.write(transport.taken())
+        client.write(b"EHLO c\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\nMAIL FROM:<joe@example.org>\r\n")
+        client.write(b"RCPT TO:<joe@example.org>\r\nDATA\r\n")
+        conversation.data_received(outgoing.read())
+        client.write(MESSAGE)
+        conversation.data_received(outgoing.read())
+        conversation.data_received(b"\x17\x03\x03\x00\x20" + b"?" * 32)
+        assert transport.closed
+        errands.resumers[0](effects.Committed(b"457"))
+        conversation.connection_lost(None)
+        assert errands.gone
+
+    asyncio.run(run())
+
+
+class Unread(asyncio.Transport):
+    """To a client that does not read: once closed it stays open for what is unsent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+        self._octets = b""
+
+    def write(self, octets: bytes | bytearray | memoryview) -> None:
+        self._octets += octets
+
+    def taken(self) -> bytes:
+        octets, self._octets = self._octets, b""
+        return octets
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_commands_smuggled_in_ahead_of_the_handshake_are_forgotten(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

@@ -127,10 +127,10 @@ class Conversation(asyncio.Protocol):
             return
         if self._tls is not None:
             data = self._decrypted(self._tls, data)
-        if self._effect is None:
-            self._deadline = self._loop.time() + self._limits.idle
         if not data:
             return
+        if self._effect is None:
+            self._deadline = self._loop.time() + self._limits.idle
         self._machine.receive(data)
         if self._asking is None and self._writable:
             self._advance()
@@ -180,7 +180,7 @@ class Conversation(asyncio.Protocol):
 
     def _resume(self, result: Any) -> None:
         asking = self._asking
-        if asking is None or self._effect is None:
+        if asking is None or self._effect is None or self._closing:
             return
         self._effect = None
         self._deadline = self._loop.time() + self._limits.idle
@@ -268,8 +268,8 @@ class Conversation(asyncio.Protocol):
                 self._asking = asking
                 result = execute(effect)
                 if result is PENDING:
-                    self._deadline = self._loop.time() + EFFECT_TIMEOUT
                     self._flush()
+                    self._deadline = self._loop.time() + EFFECT_TIMEOUT
                     return False
                 self._effect = None
         except StopIteration as stop:
@@ -306,6 +306,7 @@ class Conversation(asyncio.Protocol):
             return b""
         self._send_outgoing(tls)
         if fresh and tls.established:
+            self._deadline = self._loop.time() + self._limits.idle
             self._machine.secured()
             self._session.secured(tls.facts)
             if self._implicit:
