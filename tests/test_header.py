@@ -15,7 +15,6 @@ def watched(pieces: list[bytes]) -> tuple[int, bool, bool, bool]:
     watcher = Watcher()
     for piece in pieces:
         watcher.feed(piece)
-    watcher.finish()
     return watcher.hops, watcher.has_date, watcher.has_message_id, watcher.ended
 
 
@@ -33,13 +32,20 @@ def watched(pieces: list[bytes]) -> tuple[int, bool, bool, bool]:
         (b"\nReceived: in the body\n", 0),
         (b"Received: " + b"x" * 9000 + b"\nReceived: y\n\n", 2),
         (b"X: " + b"y" * 9000 + b"Received: z\n\n", 0),
-        (b"Received: without an end", 1),
+        (b"Received: without a body\n", 1),
+        (b"Received: x\nReceived", 1),
         (b"", 0),
     ],
 )
 def test_hops_are_lines_of_the_header_that_begin_received_or_delivered(content: bytes, hops: int) -> None:
     assert watched([content])[0] == hops
     assert watched([content[at : at + 1] for at in range(len(content))])[0] == hops
+
+
+def test_a_field_cut_in_two_is_one_field() -> None:
+    for at in range(len(b"Received: x\n\n")):
+        assert watched([b"Received: x\n\n"[:at], b"Received: x\n\n"[at:]])[0] == 1
+        assert watched([b"Received: x\n\n"[:at], b"Received: x\n\n"[at:], b"Received: y\n"])[0] == 1
 
 
 def test_date_and_message_id_are_noticed_in_the_header_only() -> None:

@@ -23,7 +23,8 @@ class Watcher:
     """Looks at content in stored form as it passes, and learns from its header.
 
     `hops` counts lines that begin with received or delivered in any case, no colon needed (qmail-smtpd's rule). The
-    header ends at the first empty line. At most a short beginning of an unfinished line is kept.
+    header ends at the first empty line; a last line without its end is not looked at. At most a short beginning of an
+    unfinished line is kept.
     """
 
     __slots__ = ("_partial", "_skipping", "ended", "has_date", "has_message_id", "hops")
@@ -61,12 +62,6 @@ class Watcher:
             self._read(self._partial[:_PREFIX])
             self._partial = b""
             self._skipping = True
-
-    def finish(self) -> None:
-        """The content has ended, in its header perhaps: look at the unfinished line too."""
-        if not self.ended:
-            self._read(self._partial)
-            self._partial = b""
 
     def _read(self, lines: bytes) -> None:
         """`lines`: each begins with its LF, none is empty."""

@@ -284,7 +284,6 @@ class Reception:
         if 0 < self._facts.admission.databytes < transaction.octets:
             transaction.trouble = TOO_BIG
             transaction.drafting = False
-            transaction.held = None
             yield Abort()
             return None
         if transaction.held is not None:
@@ -328,7 +327,6 @@ class Reception:
     def _end(self) -> Conversation:
         """The message is whole: what became of it?"""
         transaction = self._under_way()
-        transaction.watcher.finish()
         if transaction.trouble is None and (transaction.lead or transaction.held is not None):
             rest = self._release(transaction) if transaction.held is not None else b""
             yield from self._write(transaction, rest)

@@ -75,6 +75,6 @@ class Incoming:
     def _keep_little(self, limit: int) -> None:
         """No line end among what is left: keep the line if it may still be short enough, else its last octet."""
         self._data, self._at = self._data[self._at :], 0
-        if self._skipping or len(self._data) >= limit:
+        if len(self._data) >= limit:
             self._skipping = True
             self._data = self._data[-1:]
