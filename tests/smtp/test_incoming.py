@@ -73,3 +73,14 @@ def test_a_block_that_was_cut_off_can_be_given_back_too() -> None:
     assert incoming.take(4) == b"abcd"
     incoming.give_back(b"cd")
     assert incoming.take(99) == b"cdefgh"
+
+
+def test_what_has_been_given_out_is_not_kept() -> None:
+    incoming = Incoming()
+    incoming.add(b"NOOP\r\n" * 100)
+    while incoming.line(99) is not None:
+        pass
+    assert incoming._data == b""
+    incoming.add(b"x" * 100)
+    incoming.take(100)
+    assert incoming._data == b""

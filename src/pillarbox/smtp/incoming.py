@@ -34,6 +34,9 @@ class Incoming:
     def line(self, limit: int) -> bytes | None:
         """The next line without its LF, or None when its end has not come. A line of more than `limit` octets, LF
         counted, comes as its last octet alone and with `overlong`."""
+        if self._at == len(self._data) and not self._later:
+            self._data, self._at = b"", 0  # an idle client's last block is not kept
+            return None
         end = self._data.find(b"\n", self._at)
         if end < 0:
             if self._join():
