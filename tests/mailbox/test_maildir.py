@@ -243,6 +243,40 @@ def test_a_directory_that_cannot_be_synced_is_not_reported_delivered(
     assert len(files(box / "new")) == 2
 
 
+def test_many_maildirs_share_one_sync_after_the_renames_as_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [tmp_path / str(number) for number in range(maildir.FEW + 1)]
+    for box in boxes:
+        maildir.make(str(box))
+    seen = []
+
+    def failing_at_last(_descriptor: int) -> None:
+        seen.append([(len(files(box / "tmp")), len(files(box / "new"))) for box in boxes])
+        if len(seen) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(maildir, "sync_file_system", failing_at_last)
+        assert None not in deliver(*map(copy, boxes))
+    assert seen == [[(1, 0)] * len(boxes), [(0, 1)] * len(boxes)]
+    assert deliver(*(copy(box, again=True) for box in boxes)) == [None] * len(boxes)
+    assert [len(files(box / "new")) for box in boxes] == [1] * len(boxes)
+
+
+def test_many_maildirs_are_synced_one_by_one_where_syncfs_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [tmp_path / str(number) for number in range(maildir.FEW + 1)]
+    for box in boxes:
+        maildir.make(str(box))
+    synced: list[str] = []
+    monkeypatch.setattr(maildir, "can_sync_file_system", lambda: False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    deliver(*map(copy, boxes))
+    assert synced[-len(boxes) :] == [str(box / "new") for box in boxes]
+
+
 def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_nothing(box: Path, spooled: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(HEAD) + len(CONTENT) + 10, hard))  # the rest of write(2) is refused

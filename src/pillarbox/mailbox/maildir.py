@@ -12,9 +12,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from pillarbox.content import octets
@@ -23,6 +23,9 @@ from pillarbox.status import Failure, Status
 
 BLOCK = 65536  # octets copied at a time: a message is never whole in memory because of us
 AT_ONCE = 128  # copies that share a sync: each may hold four descriptors of its Maildir open
+FEW = (
+    3  # directories synced one by one: each fsync may flush the disk's cache, so for more of them one syncfs is cheaper
+)
 NAME_LIMIT = 70  # octets up to the colon: RFC 1939 section 7 bounds a unique id, and a file name becomes one
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -163,11 +166,22 @@ class _Batch:
                 staged.maildir.discard(staged.temporary)
             else:
                 self._changed.setdefault(staged.maildir, []).append(staged.number)
-        for maildir, indexes in self._changed.items():
-            try:
-                maildir.sync()
-            except OSError as problem:
-                for index in indexes:
+        together: dict[int, list[_Maildir]] = {}
+        for maildir in self._changed:
+            together.setdefault(maildir.device, []).append(maildir)
+        for maildirs in together.values():
+            if len(maildirs) > FEW and can_sync_file_system():
+                self._settle(maildirs, partial(sync_file_system, maildirs[0].tmp))
+            else:
+                for maildir in maildirs:
+                    self._settle([maildir], maildir.sync)
+
+    def _settle(self, maildirs: Sequence[_Maildir], sync: Callable[[], None]) -> None:
+        try:
+            sync()
+        except OSError as problem:
+            for maildir in maildirs:
+                for index in self._changed[maildir]:
                     self.results[index] = _trouble(problem)
 
     def _open(self, directory: bytes) -> _Maildir:
