@@ -87,9 +87,9 @@ def test_the_words_for_giving_up_are_qmails() -> None:
     assert TOO_LONG == b"I'm not going to try again; this message has been in the queue too long.\n"
 
 
-def test_a_lifetime_of_nothing_still_means_a_second_attempt() -> None:
-    """The last pass is the first that begins after the lifetime, as in qmail."""
-    assert ages(Channel.LOCAL, 0) == [0, 100]
+@pytest.mark.parametrize(("lifetime", "tried"), [(0, [0, 100]), (99, [0, 100]), (100, [0, 100, 400])])
+def test_the_last_attempt_is_the_first_that_begins_after_the_lifetime(lifetime: int, tried: list[int]) -> None:
+    assert ages(Channel.LOCAL, lifetime) == tried
 
 
 def test_a_birth_in_the_future_does_not_put_mail_off_until_then() -> None:
