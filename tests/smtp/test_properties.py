@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pillarbox.sessions.effects import Effect, WriteBlock
 from pillarbox.smtp.events import Content, Event
+from pillarbox.smtp.receiver import Limits
 from pillarbox.smtp.reply import Dialect
 from tests.smtp.connection import Connection, World, facts
 from tests.smtp.connection import settings as control
@@ -50,9 +51,15 @@ LINES = [
     b"QUIT",
     b"XYZZY",
     b"GET / HTTP/1.1",
-    b"x" * 5000,
-    b"x" * 13000,
+    b"NOOP " + b"x" * 57,
+    b"NOOP " + b"x" * 58,
+    b"AUTH PLAIN " + b"A" * 115,
+    b"AUTH PLAIN " + b"A" * 116,
+    b"x" * 126,
+    b"x" * 127,
+    b"x" * 300,
 ]
+LIMITS = Limits(command_line=64, auth_line=128, bad_commands=5)
 # Mostly whole sessions, or nothing beyond the order of commands would ever be reached.
 GOOD_STARTS = st.sampled_from(
     [
@@ -79,13 +86,13 @@ Outcome = tuple[bytes, list[Event], list[Effect], list[object], bool]
 def outcome(service: str, pieces: list[bytes], dialect: Dialect = Dialect.MODERN) -> Outcome:
     """All that can be seen of a session, its content joined."""
     exchange = facts(service, policy=control(databytes=60, maxrecipients=2), cleartext=service == "submission")
-    connection = Connection(exchange, World(), dialect=dialect)
+    connection = Connection(exchange, World(), dialect=dialect, limits=LIMITS)
     heard = connection.hear()
     for piece in pieces:
         heard += connection.send(piece)
         if connection.machine.wants_tls:
             break  # what lies behind STARTTLS is forgotten; the handshake is not this test's
-        assert connection.machine.buffered <= 12288
+        assert connection.machine.buffered < LIMITS.auth_line
     events = merged(connection.events)
     if connection.machine.closing:
         connection.hang_up()
