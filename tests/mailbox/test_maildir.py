@@ -264,6 +264,18 @@ def test_many_maildirs_share_one_sync_after_the_renames_as_before_them(
     assert [len(files(box / "new")) for box in boxes] == [1] * len(boxes)
 
 
+def test_every_file_system_is_synced_before_and_after_the_renames(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [place / str(number) for place in (tmp_path, elsewhere) for number in range(maildir.FEW + 1)]
+    for box in boxes:
+        maildir.make(str(box))
+    synced: list[int] = []
+    monkeypatch.setattr(maildir, "sync_file_system", lambda descriptor: synced.append(os.fstat(descriptor).st_dev))
+    assert deliver(*map(copy, boxes)) == [None] * len(boxes)
+    assert synced == [tmp_path.stat().st_dev, elsewhere.stat().st_dev] * 2
+
+
 def test_many_maildirs_are_synced_one_by_one_where_syncfs_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
