@@ -417,3 +417,55 @@ def test_an_answer_to_an_old_question_is_not_taken() -> None:
     assert now is not None and now.after < (BIRTH, 1, 0)
     schedule.claimed(Claim((-1, 0, 0), 100, None), [], lambda address: JOE)
     assert schedule.wanted() == now
+
+
+def busy(window: int, destinations: list[Destination]) -> Schedule:
+    """One message for each destination was tried and waits for its second attempt."""
+    schedule = fresh(window=window)
+    for message, destination in enumerate(destinations, 1):
+        schedule.committed(message, BIRTH, [destination])
+        schedule.start(BIRTH)
+        schedule.outcome(message, 0, LATER, BIRTH)
+    settle(schedule)
+    assert len(schedule._jobs) == len(destinations)
+    return schedule
+
+
+def test_what_is_due_later_makes_room_for_what_is_due_now() -> None:
+    schedule = busy(10, [Destination(Channel.LOCAL, b"user%d" % number) for number in range(10)])
+    schedule.committed(11, BIRTH + 1, [JOE])
+    assert [start.message for start in schedule.start(BIRTH + 1)] == [11]
+    claim = schedule.wanted()
+    assert claim is not None and claim.after < (BIRTH + 100, 1, 0), "and is read again"
+
+
+def test_what_is_due_later_makes_room_in_its_lane_too() -> None:
+    schedule = busy(40, [JOE] * 10)
+    schedule.committed(11, BIRTH + 1, [JOE])
+    assert [start.message for start in schedule.start(BIRTH + 1)] == [11]
+    claim = schedule.wanted()
+    assert claim is not None and claim.after < (BIRTH + 100, 1, 0), "and is read again"
+
+
+def test_a_busy_destination_is_read_on_when_it_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no further than the queue has been read, and not from an old answer."""
+    monkeypatch.setattr(module, "CLAIM", 1)
+    schedule = Schedule(Limits(1, 1), WIDE, window=8)
+    first = schedule.wanted()
+    assert first is not None
+    schedule.claimed(first, [entry(1, 1, BIRTH)], lambda address: JANE)  # read up to BIRTH, and there is more
+    for message in range(2, 6):
+        schedule.committed(message, BIRTH - 10, [JOE])  # two of four have room
+    schedule.start(BIRTH)
+    claim = schedule.wanted()
+    assert claim is not None and claim.lane is None, "not while it has its share"
+    schedule.outcome(2, 0, DONE, BIRTH)
+    settle(schedule)
+    claim = schedule.wanted()
+    assert claim is not None and claim.lane is not None and claim.lane.destination == JOE
+    schedule.claimed(Claim((0, 0, 0), 1, claim.lane), [], lambda address: JOE)
+    assert schedule.wanted() == claim
+    schedule.claimed(claim, [entry(9, 1, BIRTH + 50)], lambda address: JOE)
+    assert (9, 0) not in schedule._jobs
+    again = schedule.wanted()
+    assert again is not None and again.lane is None
