@@ -99,6 +99,7 @@ class Supervisor:
         now = time.monotonic()
         pauses = [process.start_at - now for process in self._processes if not process.pid]
         self._listen(timeout if self._stopping else max(0.0, min([timeout, *pauses])))
+        self._flush_all()
         self._reap()
         now = time.monotonic()
         if not self._stopping:
@@ -146,15 +147,20 @@ class Supervisor:
         process.ready = False
         if self._stopping:
             return
-        lived = time.monotonic() - process.started
-        process.pause = RESTART_PAUSE if lived > STEADY else min(process.pause * 2, RESTART_PAUSE_LIMIT)
-        process.start_at = time.monotonic() + process.pause
+        self._postpone(process)
         how = (
             f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.waitstatus_to_exitcode(status)}"
         )
         self._log.say(
             f"alert: {process.role} ended with {how}, starting it again", "role-ended", peer=process.role, how=how
         )
+
+    def _postpone(self, process: _Process) -> None:
+        """It shall start again, the later the less it lived."""
+        now = time.monotonic()
+        steady = now - process.started > STEADY
+        process.pause = RESTART_PAUSE if steady else min(process.pause * 2, RESTART_PAUSE_LIMIT)
+        process.start_at = now + process.pause
 
     def _cut(self, process: _Process) -> None:
         if process.link is not None:
@@ -167,13 +173,21 @@ class Supervisor:
 
     def _start(self, process: _Process) -> None:
         ours, theirs = socket.socketpair()
-        pid = os.fork()
+        process.started = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError as problem:  # no memory or no process number: for now
+            ours.close()
+            theirs.close()
+            self._postpone(process)
+            line = f"alert: cannot start {process.role}: {problem.strerror}, trying again"
+            self._log.say(line, "role-not-started", peer=process.role, why=str(problem.strerror))
+            return
         if pid == 0:
             self._be(process, theirs)
         theirs.close()
         process.pid = pid
         process.link = Link(ours, ROLE_SAYS)
-        process.started = time.monotonic()
         self._selector.register(process.link, selectors.EVENT_READ, process)
         self._tie(process)
         self._send_certificates(process)
@@ -217,6 +231,12 @@ class Supervisor:
     def _flush(self, link: Link) -> None:
         with suppress(LinkLost):  # its death is noticed by waitpid
             link.flush()
+
+    def _flush_all(self) -> None:
+        """A role that did not read for a while must not miss what it was told last."""
+        for process in self._processes:
+            if process.link is not None and process.link.backlog:
+                self._flush(process.link)
 
     # what changes while it runs
 
@@ -269,6 +289,8 @@ class Supervisor:
 
     def _stop(self) -> int:
         self._log.say("status: exiting", "exiting")
+        for _listener, sock in self._house.listening:
+            sock.close()  # or clients would still be let in by the kernel, and wait in vain
         end = time.monotonic() + self._house.settings.draintime + STOP_MARGIN
         for roles in STOP_ORDER:
             ending = [process for process in self._processes if process.role in roles and process.pid]
