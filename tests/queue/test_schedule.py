@@ -469,3 +469,16 @@ def test_a_busy_destination_is_read_on_when_it_has_room(monkeypatch: pytest.Monk
     assert (9, 0) not in schedule._jobs
     again = schedule.wanted()
     assert again is not None and again.lane is None
+
+
+def test_what_failed_makes_room_for_what_its_lane_has_not_read() -> None:
+    schedule = fresh(window=8)
+    for message in range(1, 5):
+        schedule.committed(message, BIRTH, [JOE])  # two of four have room
+    for start in schedule.start(BIRTH):
+        schedule.outcome(start.message, 0, LATER, BIRTH)
+    settle(schedule)
+    claim = schedule.wanted()
+    assert claim is not None and claim.lane is not None
+    schedule.claimed(claim, [entry(3, 1, BIRTH), entry(4, 1, BIRTH), entry(1, 1, BIRTH + 100)], lambda address: JOE)
+    assert [start.message for start in schedule.start(BIRTH)] == [3, 4]
