@@ -197,3 +197,21 @@ def test_a_commit_under_way_when_the_queue_dies_is_answered_truly(mortal: Server
     mortal.await_delivered(again)
     settled(mortal)
     assert (said[:4], len(mortal.holding(word))) in ((b"250 ", 1), (b"451 ", 0))
+
+
+def test_a_delivery_whose_outcome_got_lost_is_not_repeated_though_its_reader_was_quick(mortal: Server) -> None:
+    """The owner delivers while the queue hears nothing; the reader sets a flag; the queue dies without having heard."""
+    owner, queue = mortal.processes("owner")[0], mortal.processes("queue")[0]
+    word = token()
+    os.kill(owner, signal.SIGSTOP)
+    deliver(mortal, b"Subject: %s\r\n\r\n" % word)
+    mortal.await_log("starting delivery")
+    os.kill(queue, signal.SIGSTOP)
+    os.kill(owner, signal.SIGCONT)
+    delivered = mortal.await_delivered(word)
+    read = delivered.parent.parent / "cur" / f"{delivered.name}:2,S"
+    delivered.rename(read)
+    os.kill(queue, signal.SIGKILL)
+    mortal.await_log("starting delivery", 2)
+    settled(mortal)
+    assert mortal.holding(word) == [read]

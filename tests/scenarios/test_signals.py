@@ -83,6 +83,7 @@ def test_sigterm_lets_a_delivery_under_way_end(ending: Server) -> None:
         assert ending.wait() == 0
     assert len(ending.holding(word)) == 1
     assert os.listdir(tmp) == []
+    assert ending.pillarbox("queue", "list") == ""
     ending.start()
     deliver(ending, b"Subject: later\r\n\r\n")
     ending.await_delivered(b"Subject: later")
