@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """RFC 5321 section 2.3.1. `sender` is b"" for the null reverse-path; `recipients` keep their order and case."""
 
     sender: bytes

@@ -5,15 +5,15 @@ The rule that must stay true: locals wins over virtualdomains, and what neither 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pillarbox.control.table import Settings
 
 POSTMASTER = b"postmaster"
+REMEMBERED = 1000  # addresses
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(NamedTuple):
     """`local` with the prefix that virtualdomains puts ahead (what owns the mail), `domain` and `user` (the local part
     without prefix) in the case they came in."""
 
@@ -22,8 +22,7 @@ class Local:
     user: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(NamedTuple):
     """`address` after completion, `domain` in lower case."""
 
     address: bytes
@@ -41,11 +40,20 @@ class Routing:
         self._virtual = settings.virtualdomains
         self._percent = settings.percenthack
         self._envnoathost = settings.envnoathost
+        self._known: dict[bytes, Route] = {}
         self._by_user = any(b"@" in key for key in self._virtual)
         self._by_suffix = any(not key or key.startswith(b".") for key in self._virtual)
 
     def route(self, address: bytes) -> Route:
-        """The way of an envelope recipient (raw, unquoted)."""
+        """The way of an envelope recipient (raw, unquoted): nothing but settings decide, so it is remembered."""
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[address] = self._route(address)
+        return known
+
+    def _route(self, address: bytes) -> Route:
         user, at, domain = address.rpartition(b"@")
         if not at:
             user, domain = address, self._envnoathost

@@ -24,7 +24,7 @@ from pillarbox.sessions.effects import (
 from pillarbox.sessions.reception import Exchange, Reception
 from pillarbox.smtp.events import Event
 from pillarbox.smtp.receiver import Limits, Receiver
-from pillarbox.smtp.reply import Dialect
+from pillarbox.smtp.reply import Dialect, Reply
 from pillarbox.status import Refusal, Status
 
 ME = b"mx.example.org"
@@ -170,6 +170,9 @@ class Connection:
 
     def _respond(self, event: Event) -> None:
         asking = self.session.respond(event)
+        if isinstance(asking, Reply):
+            self.machine.answer(asking)
+            return
         result: Result = None
         try:
             while True:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pillarbox.envelope import Envelope
 from pillarbox.status import Failure, Status
@@ -57,8 +57,7 @@ class State(Enum):
     DONE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A message to commit. `key` is 16 random octets, never used before. The body is either `body` (octets, LF line
     ends) or, larger, the synced spool file `spool`; `size` is its octets either way. `uid` and `pid` are whose
     connection it was, for the log."""
@@ -73,8 +72,7 @@ class Draft:
     spool: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A committed message. `incarnation` is 8 hex digits: with `id` it makes names that never come again."""
 
     id: int
@@ -100,8 +98,7 @@ class Recipient:
     reason: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What became of one recipient: `done`, `later` or `held`."""
 
     message: int
@@ -127,8 +124,7 @@ class Mark:
         return cls(message, number, State.HELD, 0, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What a commit did: `accepted` are the drafts' ids in their order, `ended` the messages that are over."""
 
     accepted: list[int]

@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import isqrt
+from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
@@ -62,8 +63,7 @@ class Claim:
     lane: Lane | None
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """Try these recipients of one message now. `again`: one of them may have been tried before, by us or by somebody
     who died before he could say so."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Generator
+from types import GeneratorType
 from typing import Any, Final, Protocol, cast
 
 from pillarbox.net.tls import Tls, TlsFailed
@@ -49,7 +50,7 @@ class Machine(Protocol):
 class Session(Protocol):
     """sessions.reception.Reception and sessions.retrieval.Retrieval."""
 
-    def respond(self, event: Any) -> Generator[Effect, Any, Any]: ...
+    def respond(self, event: Any) -> Any: ...
     def secured(self, facts: bytes) -> None: ...
 
 
@@ -243,8 +244,10 @@ class Conversation(asyncio.Protocol):
             event = machine.next_event()
             if event is None:
                 break
-            asking = self._session.respond(event)
-            if not self._run(asking, None):
+            response = self._session.respond(event)
+            if type(response) is not GeneratorType:
+                machine.answer(response)
+            elif not self._run(response, None):
                 return
         self._flush()
         if self._closing or not self._writable:

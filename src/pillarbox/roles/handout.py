@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pillarbox.control.table import Settings
 from pillarbox.outcome import Outcome, Verdict
@@ -33,8 +33,7 @@ _LOST = b"The delivery was broken off. (#4.3.0)\n"
 _NO_RELAY = Outcome.later(b"This server does not relay mail yet. (#4.4.1)\n", Status(4, 4, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fresh:
+class _Fresh(NamedTuple):
     """A message in memory: `body` is None when it is in a spool file."""
 
     message: Message

@@ -23,6 +23,9 @@ FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsiz
 READ_SIZE = 256 << 10  # octets
 DESCRIPTORS_AT_ONCE = 250  # the kernel takes 253 in one message
 _HEADER = struct.Struct("<IBBI")
+# One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
+_BUFFER = memoryview(bytearray(READ_SIZE))
+_SPACE = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
 _LENGTH = struct.Struct("<I")
 
 
@@ -127,9 +130,8 @@ class Link:
 
     def receive(self) -> list[Frame]:
         """All whole frames that have come, at most about READ_SIZE octets of them. Raises LinkLost."""
-        space = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
         try:
-            data, ancillary, _flags, _ = self._sock.recvmsg(READ_SIZE, space, socket.MSG_CMSG_CLOEXEC)
+            octets, ancillary, _flags, _ = self._sock.recvmsg_into([_BUFFER], _SPACE, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return []
         except OSError as problem:
@@ -137,9 +139,9 @@ class Link:
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self._descriptors.extend(_received(rights))
-        if not data:
+        if not octets:
             raise LinkLost("closed")
-        return self._frames(data)
+        return self._frames(bytes(_BUFFER[:octets]))
 
     def _frames(self, data: bytes) -> list[Frame]:
         buffer = self._arrived + data if self._arrived else data

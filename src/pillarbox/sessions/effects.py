@@ -9,6 +9,7 @@ temporary Refusal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pillarbox.credentials import Credentials, Identity
 from pillarbox.envelope import Envelope
@@ -16,8 +17,7 @@ from pillarbox.scan import ScanListing
 from pillarbox.status import Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class CheckRecipient:
+class CheckRecipient(NamedTuple):
     """Does this local address have an owner? `address` is bytes. Result: None (yes) or Refusal."""
 
     address: bytes
@@ -28,15 +28,13 @@ class OpenDraft:
     """Can a message be taken at all? Asked before 354. Result: None (a draft is open) or Refusal."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteBlock:
+class WriteBlock(NamedTuple):
     """Append stored-form bytes (LF line ends) to the open draft. Result: None or Refusal (the draft is then gone)."""
 
     block: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Make the open draft durable with this envelope. Result: Committed, or Refusal (the draft is then gone)."""
 
     envelope: Envelope

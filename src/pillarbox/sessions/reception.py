@@ -133,13 +133,10 @@ class Reception:
         self.identity: Identity | None = None
         """Who logged in, on a submission service."""
 
-    def respond(self, event: Event) -> Conversation:
-        """Generate effects, be sent their results, return the answer (None for Chunk and Content)."""
-        kind = type(event)
-        at_once = _AT_ONCE.get(kind)
-        if at_once is not None:
-            return at_once(self, event)
-        return (yield from _ASKING[kind](self, event))
+    def respond(self, event: Event) -> Conversation | Reply:
+        """The answer, where nothing has to be asked for it. Else a generator: take its effects, send it their results;
+        what it returns is the answer (None for Chunk and Content)."""
+        return _RESPONSES[type(event)](self, event)
 
     def secured(self, facts: bytes) -> None:
         """TLS is on, `facts` are version and cipher. Who the client said it was in clear, it did not say."""
@@ -153,24 +150,29 @@ class Reception:
 
     # the connection
 
-    def _hello(self, event: Hello) -> Conversation:
-        yield from self._drop()
+    def _hello(self, event: Hello) -> Conversation | Reply:
         self._helo = event
-        return r.HELLO
+        return self._end_with(r.HELLO)
 
     def _start_tls(self, _event: StartTls) -> Reply:
         return r.READY_FOR_TLS
 
-    def _reset(self, _event: Reset) -> Conversation:
-        yield from self._drop()
-        return r.FLUSHED
+    def _reset(self, _event: Reset) -> Conversation | Reply:
+        return self._end_with(r.FLUSHED)
 
     def _verify(self, _event: Verify) -> Reply:
         return r.VERIFY
 
-    def _quit(self, _event: Quit) -> Conversation:
+    def _quit(self, _event: Quit) -> Conversation | Reply:
+        return self._end_with(r.goodbye(self._facts.me.decode("ascii", "replace")))
+
+    def _end_with(self, reply: Reply) -> Conversation | Reply:
+        """End the transaction, if any, without a message, and answer."""
+        return reply if self._transaction is None else self._dropped(reply)
+
+    def _dropped(self, reply: Reply) -> Conversation:
         yield from self._drop()
-        return r.goodbye(self._facts.me.decode("ascii", "replace"))
+        return reply
 
     def _drop(self) -> Generator[Effect, Result, None]:
         """End the transaction, if any, without a message."""
@@ -322,7 +324,7 @@ class Reception:
         return Reply.of(trouble)
 
     def _end_of_data(self, _event: EndOfData) -> Conversation:
-        return (yield from self._end())
+        return self._end()
 
     def _end(self) -> Conversation:
         """The message is whole: what became of it?"""
@@ -347,13 +349,11 @@ class Reception:
 
 
 # Any: the key says which event a method takes.
-_AT_ONCE: Final[dict[type[Event], Callable[[Reception, Any], Reply]]] = {
-    Mail: Reception._mail,
+_RESPONSES: Final[dict[type[Event], Callable[[Reception, Any], Conversation | Reply]]] = {
+    Hello: Reception._hello,
     StartTls: Reception._start_tls,
     Verify: Reception._verify,
-}
-_ASKING: Final[dict[type[Event], Callable[[Reception, Any], Conversation]]] = {
-    Hello: Reception._hello,
+    Mail: Reception._mail,
     Auth: Reception._auth,
     AuthResponse: Reception._auth_response,
     Rcpt: Reception._rcpt,

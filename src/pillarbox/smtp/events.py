@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """HELO or, when `extended`, EHLO. A transaction under way is over."""
 
     name: bytes
@@ -33,8 +33,7 @@ class AuthResponse:
     line: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """MAIL FROM. `sender` raw, b"" for <>; `size` octets declared (RFC 1870); `body` b"7BIT" or b"8BITMIME" (RFC 6152);
     `auth` as sent (RFC 4954 section 5)."""
 
@@ -45,8 +44,7 @@ class Mail:
     auth: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
+class Rcpt(NamedTuple):
     """RCPT TO; `recipient` raw."""
 
     recipient: bytes

@@ -156,8 +156,8 @@ class Receiver:
             step = _READERS[self._phase](self)
             if step is _WAIT:
                 return None
-            if not isinstance(step, _Progress):
-                if not isinstance(step, _UNANSWERED):
+            if step is not _AGAIN:
+                if type(step) not in _UNANSWERED:
                     self._asked = step
                 return step
         return None
@@ -195,7 +195,7 @@ class Receiver:
         """Octets for the client since the last call."""
         if not self._out:
             return b""
-        octets = b"".join(self._out)
+        octets = b"".join(self._out) if len(self._out) > 1 else self._out[0]
         self._out.clear()
         return octets
 

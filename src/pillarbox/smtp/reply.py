@@ -35,21 +35,17 @@ class Reply:
     text: tuple[str, ...]
     qmail: str | None = None
     then: Reply | None = None
+    positive: bool = field(init=False, repr=False, compare=False)
+    """The command did, or so far does, what it should: 2xx and 3xx."""
+    final: bool = field(init=False, repr=False, compare=False)
+    """The connection is closed behind this reply: RFC 5321 section 3.8."""
     _modern: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", self.code < 400)
+        object.__setattr__(self, "final", self.code == 421 or self.then is not None)
         prefix = b"%d.%d.%d " % self.status if self.status is not None else b""
         object.__setattr__(self, "_modern", _lines(self.code, prefix, self.text, b""))
-
-    @property
-    def positive(self) -> bool:
-        """The command did, or so far does, what it should: 2xx and 3xx."""
-        return self.code < 400
-
-    @property
-    def final(self) -> bool:
-        """The connection is closed behind this reply: RFC 5321 section 3.8."""
-        return self.code == 421 or self.then is not None
 
     def encode(self, dialect: Dialect) -> bytes:
         """The reply as bytes with CR LF, `then` included."""
