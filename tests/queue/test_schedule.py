@@ -343,6 +343,18 @@ def test_a_lost_probe_makes_room_for_another() -> None:
     assert [start.message for start in schedule.start(now)] == [51]
 
 
+def test_a_probe_that_was_removed_before_its_turn_makes_room_for_another() -> None:
+    schedule = fresh()
+    for message in range(1, DOWN_AFTER + 1):
+        schedule.committed(message, BIRTH, [FAR])
+    fail(schedule, BIRTH)
+    now = BIRTH + FIRST_PAUSE + 10
+    schedule.committed(50, now, [FAR])
+    schedule.changed([50], now)
+    schedule.committed(51, now, [FAR])
+    assert [start.message for start in schedule.start(now)] == [51]
+
+
 def test_mail_for_a_destination_that_is_down_grows_old_all_the_same() -> None:
     schedule = fresh(lifetime=1000, remote=Limits(1, 1))
     for message in range(1, 21):
@@ -471,7 +483,8 @@ def test_a_busy_destination_is_read_on_when_it_has_room(monkeypatch: pytest.Monk
     assert again is not None and again.lane is None
 
 
-def test_what_failed_makes_room_for_what_its_lane_has_not_read() -> None:
+def test_what_failed_makes_room_for_what_its_lane_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLAIM", 4)
     schedule = fresh(window=8)
     for message in range(1, 5):
         schedule.committed(message, BIRTH, [JOE])  # two of four have room
