@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import threading
 import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from pillarbox.control.table import Settings
 from pillarbox.net import listening
+from pillarbox.queue import spool
+from pillarbox.roles.handout import BATCH
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
-from pillarbox.roles.queue import Queue
+from pillarbox.roles.queue import run
 from pillarbox.roles.verbs import ROLE_SAYS, Verb
 
 SETTINGS = Settings(me=b"mx.example.org", locals=frozenset({b"example.org"}), rcpthosts=frozenset({b"example.org"}))
@@ -22,18 +27,21 @@ PATIENCE = 10.0  # seconds
 
 
 class Played:
-    """A queue role in a thread of its own, and the ends of its links that are not its."""
+    """A queue role in a process of its own, and the other ends of its links."""
 
     def __init__(self, home: Path, settings: Settings = SETTINGS) -> None:
         for name in ("queue", "run", "control"):
             (home / name).mkdir(exist_ok=True)
-        self.house = House(home, settings, [], public=listening.unix(home / "run" / "queue", 0o600))
+        public = listening.unix(home / "run" / "queue", 0o600)
         ours, control = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            _run(House(home, settings, [], public=public), control)
+        public.close()
+        control.close()
         self.supervisor = Link(ours, ROLE_SAYS)
         self.links = [self.supervisor]
-        self.role = Queue(self.house, control)
-        self._thread = threading.Thread(target=self.role.run)
-        self._thread.start()
         self._keys = 0
 
     def link(self, name: str) -> Link:
@@ -52,36 +60,55 @@ class Played:
         assert smtpd.flush()
         return key
 
-    def end(self) -> None:
-        """Everybody else is gone, and the supervisor says so."""
+    def __enter__(self) -> Played:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Everybody else is gone, and the supervisor says so; the role ends well."""
         for link in self.links[1:]:
             link.close()
         self.supervisor.send(Verb.DRAIN, 0)
         self.supervisor.flush()
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-        for link in [self.supervisor, *self.role._rounds._peers]:
-            link.close()
-        assert self.house.public is not None
-        self.house.public.close()
+        end = time.monotonic() + PATIENCE
+        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0] and time.monotonic() < end:
+            time.sleep(0.005)
+        self.supervisor.close()
+        assert ended == (self._pid, 0)
 
 
-def next_frame(link: Link, *verbs: Verb, seconds: float = PATIENCE) -> Frame:
-    """The next frame with one of these verbs. Raises LinkLost, TimeoutError."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for frame in link.receive():
-            if frame.verb in verbs:
-                return frame
-        time.sleep(0.005)
-    raise TimeoutError(verbs)
+def _run(house: House, control: socket.socket) -> NoReturn:
+    status = 1
+    try:
+        run(house, control)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def frames(link: Link, verb: Verb, count: int) -> list[Frame]:
+    """The next so many frames with this verb; others are passed over. Raises LinkLost, TimeoutError."""
+    found: list[Frame] = []
+    end = time.monotonic() + PATIENCE
+    while len(found) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(verb)
+        found += [frame for frame in link.receive() if frame.verb is verb]
+        time.sleep(0.002)
+    return found
+
+
+def next_frame(link: Link, verb: Verb) -> Frame:
+    """The only frame with this verb that has come."""
+    (frame,) = frames(link, verb, 1)
+    return frame
 
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Played]:
-    played = Played(tmp_path)
-    yield played
-    played.end()
+    with Played(tmp_path) as played:
+        yield played
 
 
 def test_a_new_owner_gets_what_an_older_one_had_though_its_death_is_not_yet_heard(queue: Played) -> None:
@@ -96,3 +123,27 @@ def test_a_new_owner_gets_what_an_older_one_had_though_its_death_is_not_yet_hear
     assert (again.fields[0], again.fields[3]) == (first.fields[0], b"1")
     with pytest.raises(LinkLost):
         next_frame(owner, Verb.DELIVER)
+
+
+def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    monkeypatch.setattr(spool, "room", lambda _directory: -(1 << 40) if full.exists() else 1 << 40)
+    with Played(tmp_path, replace(SETTINGS, concurrencylocal=1)) as played:
+        smtpd, owner = played.link("smtpd"), played.link("owner")
+        played.send(smtpd, *(b"joe-%d@example.org" % number for number in range(BATCH + 1)))
+        running = frames(owner, Verb.DELIVER, BATCH)
+        full.touch()
+        for frame in running:
+            owner.send(Verb.OUTCOME, int(frame.fields[7]), b"K", b"2.0.0", b"done\n")
+        last = None
+        for tag in range(2, 100):
+            played.send(smtpd, b"joe@example.org", tag=tag)
+            assert next_frame(smtpd, Verb.REFUSED).fields[0] == b"4.3.1"
+            owner.flush()
+            last = last or next(iter(owner.receive()), None)
+            if last is not None:
+                break
+            time.sleep(0.05)
+        assert last is not None and last.fields[8] == b"%d" % BATCH

@@ -27,7 +27,7 @@ from pillarbox.status import Refusal, Status
 
 QUIET = 0.020  # seconds that outcomes wait for a commit of drafts to ride in
 MANY_MARKS = 512  # outcomes that wait for nobody
-FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk
+FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk; meanwhile nothing is handed out
 OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
 OPEN_PAUSE_LIMIT = 30.0
 CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
@@ -42,6 +42,7 @@ class Queue:
         self._rounds = Rounds("queue", control)
         self._log = Log("queue", house.settings.logformat == "json")
         self._marked = 0.0  # when the oldest mark that is not in the engine was made
+        self._full = False  # new mail had no room the last time
         self._full_until = 0.0
         self._owner: Link | None = None
 
@@ -189,10 +190,15 @@ class Queue:
         try:
             receipt = self._engine.commit([one.draft for one in waiting], marks)
         except QueueFull as failure:
-            self._full(failure, now)
+            self._say_full(failure)
+            if not waiting:
+                self._full_until = now + FULL_PAUSE
+                return
             for one in waiting:
                 one.refuse(failure.refusal)
+            self._commit(now, now_at_once=now_at_once)  # marks have room that new mail may not take
             return
+        self._full = self._full and not waiting
         self._full_until = 0.0
         self._marked = 0.0
         schedule.settled(len(marks))
@@ -204,11 +210,11 @@ class Queue:
         self._rounds.flush()
         self._handout.ended(receipt.ended)
 
-    def _full(self, failure: QueueFull, now: float) -> None:
-        """No room: this batch is refused, and nothing is handed out until marks can be written."""
-        if not self._full_until:
+    def _say_full(self, failure: QueueFull) -> None:
+        """Once, until new mail has room again."""
+        if not self._full:
             self._log.say(f"alert: queue: {failure.text}", "alert", why=failure.text)
-        self._full_until = now + FULL_PAUSE
+        self._full = True
 
     def _hand_out(self, now: float) -> None:
         if self._owner is None or self._full_until > now or self._rounds.draining:
