@@ -16,7 +16,8 @@ import pytest
 from pillarbox.control.table import Settings
 from pillarbox.net import listening
 from pillarbox.queue import spool
-from pillarbox.roles.handout import BATCH
+from pillarbox.roles.drafts import SMALL
+from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.queue import run
@@ -57,8 +58,14 @@ class Played:
         self._keys += 1
         key = b"%016d" % self._keys
         smtpd.send(Verb.MESSAGE, tag, key, b"ann@example.net", body, *recipients)
-        assert smtpd.flush()
+        while not smtpd.flush():
+            time.sleep(0.001)
         return key
+
+    def processor_time(self) -> float:
+        """Seconds that the role has worked."""
+        facts = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
     def __enter__(self) -> Played:
         return self
@@ -147,3 +154,15 @@ def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
                 break
             time.sleep(0.05)
         assert last is not None and last.fields[8] == b"%d" % BATCH
+
+
+def test_an_owner_that_does_not_read_does_not_keep_the_queue_busy(queue: Played) -> None:
+    smtpd, owner = queue.link("smtpd"), queue.link("owner")
+    count = 2 * ON_THE_WAY // SMALL
+    for number in range(count):
+        queue.send(smtpd, b"joe@example.org", tag=number, body=b"x" * SMALL)
+    frames(smtpd, Verb.COMMITTED, count)
+    before = queue.processor_time()
+    time.sleep(1.0)
+    assert queue.processor_time() - before < 0.3
+    assert len(frames(owner, Verb.DELIVER, count)) == count

@@ -76,6 +76,11 @@ class Handout:
         """Deliveries are under way."""
         return bool(self._running)
 
+    @property
+    def held_up(self) -> bool:
+        """More could start when the owner role reads on: its link will tell."""
+        return bool(self._starts)
+
     def accepted(self, number: int, draft: Draft, incarnation: bytes) -> None:
         """A draft became message `number`."""
         envelope = draft.envelope

@@ -111,7 +111,7 @@ class Queue:
         times = []
         if self._marked:
             times.append(max(self._marked + QUIET, self._full_until))
-        if self._owner is not None and not self._marked:
+        if self._owner is not None and not self._marked and not self._handout.held_up:
             due = self._handout.schedule.next_due(now)
             if due is not None and not self._rounds.draining:
                 times.append(max(due, self._full_until))
