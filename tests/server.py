@@ -161,7 +161,7 @@ class Server:
             )
         until(self._ready, "ready")
         said = self._output.read_text()
-        self.ports = {service: int(port) for service, _address, port in _LISTENING.findall(said)}
+        self.ports = {service: int(port) for service, _address, port in reversed(_LISTENING.findall(said))}
 
     def _ready(self) -> bool:
         assert self._serving is not None

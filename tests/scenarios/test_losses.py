@@ -137,3 +137,22 @@ def test_a_pop3_client_is_told_when_the_owner_goes_and_nothing_is_deleted(shaken
         assert wire.closed()
     assert len(shaken.delivered()) == 1
     until(lambda: entered(shaken), "the maildrop again")
+
+
+def test_what_other_programs_do_to_a_mailbox_under_a_session_is_met(shaken: Server) -> None:
+    shaken.empty()
+    for number in range(3):
+        shaken.put(shaken.mailbox() / "Maildir" / "new" / f"170000000{number}.x", b"Subject: %d\n\n" % number)
+    first, second, _third = sorted(shaken.delivered())
+    with login(shaken, JOE, PASSWORD) as wire:
+        first.unlink()
+        second.rename(second.parent.parent / "cur" / f"{second.name}:2,S")
+        assert wire.tell(b"RETR 1").startswith(b"-ERR ")
+        assert wire.tell(b"RETR 2").startswith(b"+OK ")
+        assert wire.listing() == [b"Subject: 1", b""]
+        deliver(shaken, b"Subject: new\r\n\r\n")
+        shaken.await_delivered(b"Subject: new")
+        assert wire.tell(b"STAT").startswith(b"+OK 3 ")
+        assert wire.tell(b"DELE 2").startswith(b"+OK")
+        assert wire.tell(b"QUIT").startswith(b"+OK")
+    assert sorted(b"Subject: new" in file.read_bytes() for file in shaken.delivered()) == [False, True]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.scenarios.test_recipients import make_maildir
 from tests.scenarios.wire import Wire, deliver, login, token
 from tests.server import SECRET, Server, a_home, a_server, until
 
@@ -129,6 +130,24 @@ def test_a_bad_recipient_keeps_nothing_from_the_others(jammed: Server) -> None:
     row = until(lambda: waiting_row(jammed), "what is left of it")
     assert "1 held 1 done" in row
     jammed.pillarbox("queue", "remove", row[0])
+    jammed.empty()
+
+
+def test_a_line_that_fails_keeps_the_lines_before_it_from_delivering_again(jammed: Server) -> None:
+    word = token()
+    jammed.put(jammed.mailbox() / ".qmail", b"./Maildir/\n./Maildir-later/\n")
+    deliver(jammed, b"Subject: %s\r\n\r\n" % word)
+    row = until(lambda: waiting_row(jammed), "the message")
+    for _ in range(2):
+        tries = len(jammed.await_log("deferral"))
+        jammed.pillarbox("queue", "retry", row[0])
+        jammed.await_log("deferral", tries + 1)
+    make_maildir(jammed, "Maildir-later")
+    jammed.pillarbox("queue", "retry", row[0])
+    jammed.await_delivered(word, maildir="Maildir-later")
+    until(lambda: listed(jammed) == [], "an empty queue")
+    assert len(jammed.holding(word)) == 1
+    (jammed.mailbox() / ".qmail").unlink()
     jammed.empty()
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pillarbox.cli.certificate import new_key, self_signed
-from tests.scenarios.wire import Wire, deliver, envelope, login, smtp, submit, token
+from tests.scenarios.wire import Wire, deliver, envelope, login, pop3, smtp, submit, token
 from tests.server import ME, SECRET, Server, a_home, a_server, until
 
 JOE = b"joe@example.org"
@@ -165,6 +165,38 @@ def test_a_new_account_is_there_without_any_signal(told: Server) -> None:
     new = told.mailbox("eve", "example.com") / "Maildir" / "new"
     until(lambda: any(word in file.read_bytes() for file in new.iterdir()), "the message")
     login(told, b"eve@example.com", b"n3w").close()
+
+
+def test_a_new_password_is_valid_at_once_and_the_old_one_is_not(told: Server) -> None:
+    told.pillarbox("account", "password", "joe@example.org", "--password-stdin", say="another\n")
+    login(told, JOE, b"another").close()
+    with pop3(told, source="127.0.5.1") as wire:
+        wire.tell(b"USER " + JOE)
+        assert wire.tell(b"PASS " + SECRET.encode()) == b"-ERR [AUTH] authorization failed"
+    told.pillarbox("account", "password", "joe@example.org", "--password-stdin", say=SECRET)
+
+
+def test_an_account_that_was_removed_gets_no_mail_and_lets_nobody_in(told: Server) -> None:
+    told.pillarbox("account", "add", "max@example.org", "--password-stdin", say=SECRET)
+    until(lambda: knows(told, b"max@example.org"), "the account")
+    told.pillarbox("account", "remove", "max@example.org")
+    until(lambda: not knows(told, b"max@example.org"), "its end")
+    with pop3(told, source="127.0.5.2") as wire:
+        wire.tell(b"USER max@example.org")
+        assert wire.tell(b"PASS " + SECRET.encode()) == b"-ERR [AUTH] authorization failed"
+
+
+def test_a_client_that_says_nothing_for_control_timeoutsmtpd_is_sent_away(told: Server) -> None:
+    told.control("timeoutsmtpd", "1\n")
+    told.signal(signal.SIGHUP)
+    until(lambda: sent_away(told, 3), "the new timeout")
+    told.control("timeoutsmtpd", None)
+    told.signal(signal.SIGHUP)
+
+
+def sent_away(server: Server, seconds: float) -> bool:
+    with smtp(server) as wire:
+        return not wire.silent(seconds) and wire.reply().startswith(b"421 ") and wire.closed()
 
 
 def knows(server: Server, recipient: bytes) -> bool:
