@@ -98,14 +98,23 @@ def test_a_verb_that_the_pair_may_not_say_cuts_the_link(pair: tuple[Link, Link])
 @pytest.mark.parametrize(
     "octets",
     [
-        struct.pack("<IBBI", FRAME_LIMIT + 1, Verb.ABORT, 0, 1),
-        struct.pack("<IBBI", 2, Verb.ABORT, 0, 1),
-        struct.pack("<IBBI", 6, 250, 0, 1),
-        struct.pack("<IBBI", 6, Verb.ABORT, 1, 1),
-        struct.pack("<IBBII", 10, Verb.BLOCK, 0, 1, 5),
-        struct.pack("<IBBI", 8, Verb.BLOCK, 0, 1) + b"xx",
+        struct.pack("<IBBII", FRAME_LIMIT + 1, Verb.ABORT, 0, 1, 0),
+        struct.pack("<IBBII", 2, Verb.ABORT, 0, 1, 0),
+        struct.pack("<IBBII", 10, 250, 0, 1, 0),
+        struct.pack("<IBBII", 10, Verb.ABORT, 1, 1, 0),
+        struct.pack("<IBBIII", 14, Verb.BLOCK, 0, 1, 1, 5),
+        struct.pack("<IBBIII", 16, Verb.BLOCK, 0, 1, 1, 1) + b"xx",
+        struct.pack("<IBBII", 10, Verb.BLOCK, 0, 1, 1 << 30),
     ],
-    ids=["too long", "too short", "no such verb", "missing descriptor", "field too long", "half a field"],
+    ids=[
+        "too long",
+        "too short",
+        "no such verb",
+        "missing descriptor",
+        "field too long",
+        "field too short",
+        "too many fields",
+    ],
 )
 def test_nonsense_cuts_the_link(octets: bytes) -> None:
     one, other = socket.socketpair()

@@ -1,9 +1,9 @@
 """How two roles talk: bounded frames, and descriptors, over one inherited socketpair.
 
-A frame is a header (octets that follow, verb, number of descriptors, tag) and fields, each a length and bytes. The tag
-ties an answer to its question. Descriptors are received in the order they were sent, so each frame finds its own.
-Nothing here blocks: `receive` takes what has come, `flush` sends what fits; loops (asyncio's or a plain selector)
-say when.
+A frame is a header (octets that follow, verb, number of descriptors, tag, number of fields), the fields' lengths, and
+the fields. The tag ties an answer to its question. Descriptors are received in the order they were sent, so each frame
+finds its own. Nothing here blocks: `receive` takes what has come, `flush` sends what fits; loops (asyncio's or a plain
+selector) say when.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pillarbox.status import Refusal, Status
 FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
 READ_SIZE = 256 << 10  # octets
 DESCRIPTORS_AT_ONCE = 250  # the kernel takes 253 in one message
-_HEADER = struct.Struct("<IBBI")
+_HEADER = struct.Struct("<IBBII")
+_FEW_LENGTHS = [struct.Struct(f"<{count}I") for count in range(32)]
 # One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
 _BUFFER = memoryview(bytearray(READ_SIZE))
 _SPACE = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
-_LENGTH = struct.Struct("<I")
 
 
 class LinkLost(Exception):
@@ -82,20 +82,19 @@ class Link:
 
     def send(self, verb: Verb, tag: int, *fields: bytes, descriptors: Sequence[int] = ()) -> None:
         """Queue one frame; `flush` sends it. The link takes the descriptors over and closes them once they left."""
-        pieces = [b""]
-        total = _HEADER.size - 4
-        for field in fields:
-            pieces.append(_LENGTH.pack(len(field)))
-            pieces.append(field)
-            total += 4 + len(field)
+        count = len(fields)
+        lengths = [len(field) for field in fields]
+        total = _HEADER.size - 4 + 4 * count + sum(lengths)
         assert total <= FRAME_LIMIT
-        pieces[0] = _HEADER.pack(total, verb, len(descriptors), tag)
+        self._parting.append(_HEADER.pack(total, verb, len(descriptors), tag, count))
+        self._parting.append(_lengths(count).pack(*lengths))
+        self._parting += fields
         self.backlog += total + 4
         if descriptors:
+            frame = b"".join(self._parting[-count - 2 :])
+            del self._parting[-count - 2 :]
             self._settle()
-            self._leaving.append((b"".join(pieces), descriptors))
-        else:
-            self._parting += pieces
+            self._leaving.append((frame, descriptors))
 
     def refuse(self, tag: int, refusal: Refusal) -> None:
         """Answer a question with no."""
@@ -148,7 +147,7 @@ class Link:
         frames = []
         start, end = 0, len(buffer)
         while end - start >= _HEADER.size:
-            length, number, riders, tag = _HEADER.unpack_from(buffer, start)
+            length, number, riders, tag, count = _HEADER.unpack_from(buffer, start)
             if length > FRAME_LIMIT or length < _HEADER.size - 4:
                 raise LinkLost("frame out of bounds")
             if end - start < length + 4:
@@ -156,24 +155,27 @@ class Link:
             verb = _VERBS.get(number)
             if verb not in self.hears or riders > len(self._descriptors):
                 raise LinkLost(f"may not say {verb!r}")
-            fields = _fields(buffer, start + _HEADER.size, start + length + 4)
+            fields = _fields(buffer, start + _HEADER.size, start + length + 4, count)
             frames.append(Frame(verb, tag, fields, [self._descriptors.popleft() for _ in range(riders)]))
             start += length + 4
         self._arrived = buffer[start:]
         return frames
 
 
-def _fields(buffer: bytes, start: int, end: int) -> list[bytes]:
+def _lengths(count: int) -> struct.Struct:
+    return _FEW_LENGTHS[count] if count < len(_FEW_LENGTHS) else struct.Struct(f"<{count}I")
+
+
+def _fields(buffer: bytes, start: int, end: int, count: int) -> list[bytes]:
+    at = start + 4 * count
+    if at > end:
+        raise LinkLost("field out of bounds")
     fields = []
-    unpack = _LENGTH.unpack_from
-    while start < end:
-        if end - start < 4:
-            raise LinkLost("field out of bounds")
-        after = start + 4 + unpack(buffer, start)[0]
-        if after > end:
-            raise LinkLost("field out of bounds")
-        fields.append(buffer[start + 4 : after])
-        start = after
+    for length in _lengths(count).unpack_from(buffer, start):
+        fields.append(buffer[at : at + length])
+        at += length
+    if at != end:
+        raise LinkLost("field out of bounds")
     return fields
 
 

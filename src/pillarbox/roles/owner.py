@@ -40,6 +40,7 @@ class _Batch:
     jobs: list[Job] = field(default_factory=list)
     asked: list[tuple[Link, int]] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+    shown: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
     octets: int = 0
     due: float = 0.0
 
@@ -61,7 +62,13 @@ class Owner:
         self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid())
 
     def _shown(self, local: bytes, domain: bytes) -> bytes:
-        """The address that Delivered-To shows."""
+        """The address that Delivered-To shows, looked up once a batch."""
+        shown = self._batch.shown.get((local, domain))
+        if shown is None:
+            shown = self._batch.shown[local, domain] = self._find_shown(local, domain)
+        return shown
+
+    def _find_shown(self, local: bytes, domain: bytes) -> bytes:
         try:
             home = self._owners.for_delivery(local).home
         except Failure:

@@ -34,7 +34,7 @@ from pillarbox.status import Refusal, Status
 
 TOTAL = 4 * 3600.0  # seconds of one session
 KNOWN_TIME = 2.0  # seconds that a recipient who exists is not asked about again
-KNOWN_LIMIT = 10_000  # recipients
+KNOWN_LIMIT = 10_000  # recipients, and clients, remembered
 USERS_AWAY = Refusal(Status(4, 3, 0), "cannot look up recipients now, try again later")
 
 
@@ -157,25 +157,34 @@ class Smtpd:
         if self._settings is not house.settings:
             self._settle()
         implicit = listener.service == "submissions"
-        facts = Exchange(
-            service=listener.service,
-            me=house.settings.me,
+        known = (listener.service, client, context is not None)
+        facts = self._exchanges.get(known)
+        if facts is None:
+            if len(self._exchanges) >= KNOWN_LIMIT:
+                self._exchanges.clear()
+            facts = self._exchanges[known] = self._exchange(*known)
+        machine = Receiver(house.settings.me, greeting=house.settings.smtpgreeting, offer=facts.offer)
+        parts = (machine, Reception(facts), ReceptionExecutor(self, client))
+        return Conversation(self.loop, parts, self._patience, context, implicit, gone)
+
+    def _exchange(self, service: str, client: str, certified: bool) -> Exchange:
+        return Exchange(
+            service=service,
+            me=self._settings.me,
             client=client.encode("ascii", "replace"),
             admission=self._admission,
             clock=time.time,
             token=_token,
-            starttls=context is not None and not implicit,
+            starttls=certified and service != "submissions",
             mechanisms=self._mechanisms,
-            cleartext=house.settings.authcleartext,
+            cleartext=self._settings.authcleartext,
         )
-        machine = Receiver(house.settings.me, greeting=house.settings.smtpgreeting, offer=facts.offer)
-        parts = (machine, Reception(facts), ReceptionExecutor(self, client))
-        return Conversation(self.loop, parts, self._patience, context, implicit, gone)
 
     def _settle(self) -> None:
         """Derive what sessions need from the settings as they are now."""
         settings = self._settings = self._house.settings
         self._known.clear()
+        self._exchanges: dict[tuple[str, str, bool], Exchange] = {}
         self._admission = Admission(settings, MoreHosts(self._house.home / "control" / "morercpthosts.cdb"))
         self._mechanisms = sasl.OFFERED_PLAIN + (sasl.OFFERED_KEYED if settings.crammd5 else ())
         self._patience = Patience(float(settings.timeoutsmtpd), r.TIMEOUT.encode(Dialect.MODERN))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from pillarbox import sasl
@@ -57,9 +58,9 @@ LONGEST_HEADER: Final = 65536
 Conversation = Generator[Effect, Result, Reply | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exchange:
-    """The facts of one connection. `service`: smtp, submission or submissions. `client`: its IP address as text.
+    """The facts of one connection, or of all from one client. `service`: smtp, submission or submissions. `client`: its IP address as text.
     `starttls`: there is a certificate and TLS was not on from the start. `mechanisms`: what AUTH offers, on the
     submission services alone: with logins on port 25, passwords could be tried where all the world must be let in.
     `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`: printable bytes never given
@@ -81,7 +82,7 @@ class Exchange:
         """Mail comes from our own users here."""
         return self.service != "smtp"
 
-    @property
+    @cached_property
     def offer(self) -> Offer:
         """What the receiver offers in EHLO."""
         return Offer(
