@@ -60,11 +60,12 @@ Conversation = Generator[Effect, Result, Reply | None]
 
 @dataclass(frozen=True)
 class Exchange:
-    """The facts of one connection, or of all from one client. `service`: smtp, submission or submissions. `client`: its IP address as text.
-    `starttls`: there is a certificate and TLS was not on from the start. `mechanisms`: what AUTH offers, on the
-    submission services alone: with logins on port 25, passwords could be tried where all the world must be let in.
-    `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`: printable bytes never given
-    before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed login waits for its answer."""
+    """The facts of one connection, or of all from one client. `service`: smtp, submission or submissions. `client`:
+    its IP address as text. `starttls`: there is a certificate and TLS was not on from the start. `mechanisms`: what
+    AUTH offers, on the submission services alone: with logins on port 25, passwords could be tried where all the
+    world must be let in. `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`:
+    printable bytes never given before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed
+    login waits for its answer."""
 
     service: str
     me: bytes
