@@ -14,6 +14,7 @@ from pillarbox.cli import certificate, check
 from pillarbox.cli.create import create
 from pillarbox.cli.home import Lock
 from pillarbox.cli.main import status
+from tests.cli.conftest import AsNobody
 
 Captured = pytest.CaptureFixture[str]
 NOT_OURS = "/bin/python"  # whether others can run the interpreter is not the home's fault
@@ -210,6 +211,16 @@ def test_a_disk_that_is_nearly_full_is_found(good: Path, monkeypatch: pytest.Mon
     (line,) = problems(good)
     assert line.startswith(f"{good}/queue: only ")
     assert line.endswith(" MiB free: make room on this disk")
+
+
+@needs_root
+def test_a_home_of_somebody_else_is_his_to_check(good: Path, as_nobody: AsNobody) -> None:
+    """What is right for its owner would all look wrong."""
+
+    def look() -> None:
+        assert problems(good) == [f"{good}: belongs to uid 0: run check as root, or as that user"]
+
+    as_nobody(look)
 
 
 def test_what_may_not_be_looked_at_is_said(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,9 @@ def findings(home: Path) -> Iterator[Finding]:
     if not home.is_dir() or not (home / "control" / "me").exists():
         yield problem(str(home), "no home of Pillarbox yet", f"pillarbox init --home {quoted(home)} --me HOST")
         return
+    if os.getuid() not in (0, home.stat().st_uid):
+        yield problem(str(home), f"belongs to uid {home.stat().st_uid}", "run check as root, or as that user")
+        return
     try:
         user = role_user()
     except Failure as failure:
