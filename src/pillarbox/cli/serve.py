@@ -5,10 +5,8 @@ Everything that can be wrong with a set-up is found before the first role starts
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import sys
 from pathlib import Path
 
 from pillarbox.cli.create import create
@@ -16,6 +14,8 @@ from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
 from pillarbox.cli.layout import User, role_user, unreachable
 from pillarbox.cli.notify import tell_systemd
+from pillarbox.cli.port import remedy
+from pillarbox.cli.shell import quoted
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import Complaint, Listener, Settings, read
 from pillarbox.net import listening
@@ -86,9 +86,10 @@ def _settings(home: Path, *, quiet: bool = False) -> Settings:
     settings, complaints = read(home / "control")
     fatal = [complaint for complaint in complaints if complaint.fatal]
     if not quiet:
+        log = Log("supervisor", settings.logformat == "json")
         for complaint in complaints:
             if not complaint.fatal:
-                print(f"pillarbox: warning: {complaint}", file=sys.stderr, flush=True)
+                log.say(f"pillarbox: warning: {complaint}", "warning", why=str(complaint))
     if fatal:
         raise CannotServe("; ".join(_refusal(home, complaint) for complaint in fatal))
     return settings
@@ -107,19 +108,10 @@ def _bound(settings: Settings) -> list[tuple[Listener, socket.socket]]:
         try:
             sock = listening.tcp(listener.address, listener.port)
         except OSError as problem:
-            raise CannotServe(_no_port(listener, problem), Status(4, 3, 0)) from None
+            line = f"control/listen: {listener}: {problem.strerror}: {remedy(problem)}"
+            raise CannotServe(line, Status(4, 3, 0)) from None
         bound.append((Listener(listener.service, listener.address, sock.getsockname()[1]), sock))
     return bound
-
-
-def _no_port(listener: Listener, problem: OSError) -> str:
-    if problem.errno == errno.EADDRINUSE:
-        remedy = "stop the program that has it, or choose another port"
-    elif problem.errno == errno.EACCES:
-        remedy = "start as root, or choose a port above 1023"
-    else:
-        remedy = "choose an address of this machine"
-    return f"control/listen: {listener}: {problem.strerror}: {remedy}"
 
 
 def _refuse_without_certificate(house: House) -> None:
@@ -133,15 +125,13 @@ def _refuse_without_certificate(house: House) -> None:
 
 
 def _refuse_unusable(home: Path, user: User) -> None:
-    """Directories that the roles must write, asked of the kernel as their user."""
-    closed = unreachable(home / "queue", user)
+    """What the roles write must be theirs, and they must get there: asked of the kernel as their user."""
+    queue = home / "queue"
+    owner = queue.stat().st_uid
+    if owner != user.uid:
+        raise CannotServe(f"{queue}: belongs to uid {owner}, not to {user.name}: chown -R {user.name} {quoted(queue)}")
+    closed = unreachable(queue, user)
     if closed is not None:
         raise CannotServe(
             f"{closed}: the user {user.name} of the server cannot enter it: chmod or chown it, or another --home"
         )
-    for name in ("queue", "mail"):
-        facts = (home / name).stat()
-        if name == "queue" and facts.st_uid != user.uid:
-            raise CannotServe(
-                f"{home}/queue: belongs to uid {facts.st_uid}, not to {user.name}: chown -R {user.name} {home}/queue"
-            )
