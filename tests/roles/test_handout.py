@@ -6,15 +6,17 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pillarbox.control.table import Settings, read
+from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
-from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.link import FRAME_LIMIT, Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import Verb
 from tests.queue.drafts import BIRTH, accept, draft, spooled
@@ -113,3 +115,33 @@ def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
     handout.start(links[0], BIRTH + 60)
     (second,) = heard(links)
     assert second.fields[3] == b"1"
+
+
+def test_a_body_too_large_for_a_frame_goes_by_descriptor(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    body = os.urandom(FRAME_LIMIT)
+    committed(engine, handout, draft(1)._replace(body=body, size=len(body)))
+    handout.start(links[0], BIRTH)
+    (frame,) = heard(links)
+    assert frame.fields[4] == b"%d" % len(body) and frame.fields[6] == b""
+    (descriptor,) = frame.descriptors
+    assert os.pread(descriptor, len(body) + 1, 0) == body
+    os.close(descriptor)
+
+
+def test_one_recipient_named_very_often_goes_in_frames_that_hold_them(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, replace(settings(tmp_path, "host0.example:a\n"), concurrencylocal=65535), silent)
+    longest = b"x" * 885 + b"@host0.example"
+    given = draft(1)
+    committed(engine, handout, given._replace(envelope=Envelope(given.envelope.sender, (longest,) * 2400)))
+    handout.start(links[0], BIRTH)
+    numbers: list[int] = []
+    while len(numbers) < 2400:
+        for frame in heard(links):
+            assert frame.fields[6] == given.body
+            numbers += map(int, frame.fields[8::4])
+    assert numbers == list(range(2400))

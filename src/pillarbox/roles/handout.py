@@ -20,10 +20,12 @@ from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
 from pillarbox.roles.verbs import Verb
 from pillarbox.routing import Local, Routing
-from pillarbox.status import Failure, Status
+from pillarbox.status import Failure, Status, SystemTrouble
 
 BODIES_IN_MEMORY = 16 << 20  # octets of committed messages kept for their first delivery
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
+INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
+RECIPIENTS_AT_ONCE = 500  # in a frame: with the longest addresses they fit in beside the body
 BATCH = 64  # deliveries that one slot of control/concurrencylocal stands for
 CLAIMS_IN_A_ROUND = 10
 
@@ -150,7 +152,11 @@ class Handout:
         if not self._starts:
             self._starts.extend(self.schedule.start(now))
         while self._starts and owner.backlog < ON_THE_WAY:
-            self._hand_out(owner, self._starts.popleft(), now)
+            start = self._starts.popleft()
+            if len(start.numbers) > RECIPIENTS_AT_ONCE:
+                self._starts.appendleft(start._replace(numbers=start.numbers[RECIPIENTS_AT_ONCE:]))
+                start = start._replace(numbers=start.numbers[:RECIPIENTS_AT_ONCE])
+            self._hand_out(owner, start, now)
 
     def _hand_out(self, owner: Link, start: Start, now: float) -> None:
         try:
@@ -158,7 +164,7 @@ class Handout:
             if fresh is None:
                 self._fail(start, Outcome.never(b"The message is gone. (#5.3.0)\n"), now)
                 return
-            descriptors = [] if fresh.body is not None else [self._engine.open_body(fresh.message)]
+            descriptors = self._descriptors(fresh)
         except BodyGone as failure:
             self._fail(start, Outcome.never(failure.text.encode("ascii", "replace") + b"\n"), now)
             return
@@ -168,7 +174,7 @@ class Handout:
         message = fresh.message
         fields = [
             b"%d" % message.id, message.incarnation, b"%d" % message.born, b"1" if start.again else b"0",
-            b"%d" % message.size, message.sender, fresh.body or b"",
+            b"%d" % message.size, message.sender, b"" if descriptors else fresh.body or b"",
         ]  # fmt: skip
         facts = len(fields)
         for number in start.numbers:
@@ -184,6 +190,12 @@ class Handout:
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _descriptors(self, fresh: _Fresh) -> list[int]:
+        """The body's, when it is in a file or too large for a frame."""
+        if fresh.body is None:
+            return [self._engine.open_body(fresh.message)]
+        return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
 
     def _delivery(self, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
         self._number += 1
@@ -238,3 +250,14 @@ class Handout:
             f"status: local {running}/{local.total} remote 0/{remote.total}",
             "status", local=running, local_limit=local.total, remote=0, remote_limit=remote.total,
         )  # fmt: skip
+
+
+def _memory_file(body: bytes) -> int:
+    """A descriptor to read these octets from. Raises SystemTrouble."""
+    try:
+        with open(os.memfd_create("body", os.MFD_CLOEXEC), "wb") as file:
+            file.write(body)
+            file.flush()
+            return os.dup(file.fileno())
+    except OSError as problem:
+        raise SystemTrouble.of(problem) from problem
