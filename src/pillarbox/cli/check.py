@@ -10,31 +10,20 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pillarbox.cli import network
-from pillarbox.cli.finding import Finding, note, ok, problem
+from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.layout import PLACES, Place, User, broken_assign, caller, mode, role_user, unreachable
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
-from pillarbox.control.table import Settings
 from pillarbox.status import Failure
 from pillarbox.users import assign
 
 LEAST_FREE = 64 << 20  # octets; below that a burst of mail fills the disk
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 SECRET = stat.S_IRWXO
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the checks look at: the home, the user of the roles, and the settings."""
-
-    home: Path
-    user: User
-    settings: Settings
 
 
 def check(home: Path) -> int:
@@ -60,23 +49,23 @@ def findings(home: Path) -> Iterator[Finding]:
         yield Finding("problem", failure.text)
         return
     settings, complaints = table.read(home / "control")
-    house = House(home, user, settings)
+    premises = Premises(home, user, settings)
     yield from _runtime(user)
-    yield from _reach(house)
+    yield from _reach(premises)
     for place in PLACES:
-        yield from _place(house, place)
+        yield from _place(premises, place)
     yield from _control(home / "control", complaints)
     for part in (_routes, _users, _mailboxes, _queue, network.certificates, network.ports):
-        yield from _looking(part, house)
+        yield from _looking(part, premises)
     yield from network.records(settings)
 
 
-def _looking(part: Callable[[House], Iterator[Finding]], house: House) -> Iterator[Finding]:
+def _looking(part: Callable[[Premises], Iterator[Finding]], premises: Premises) -> Iterator[Finding]:
     """The findings of one part, the last of them being what kept us from looking on."""
     try:
-        yield from part(house)
+        yield from part(premises)
     except OSError as trouble:
-        where = os.fsdecode(trouble.filename) if isinstance(trouble.filename, str | bytes) else str(house.home)
+        where = os.fsdecode(trouble.filename) if isinstance(trouble.filename, str | bytes) else str(premises.home)
         yield problem(where, f"cannot look at it: {trouble.strerror}", "run check as root, or as the home's owner")
 
 
@@ -93,21 +82,21 @@ def _runtime(user: User) -> Iterator[Finding]:
         yield problem(str(interpreter), f"{user.name} cannot run it (stopped at {closed})", remedy)
 
 
-def _reach(house: House) -> Iterator[Finding]:
-    closed = unreachable(house.home, house.user)
+def _reach(premises: Premises) -> Iterator[Finding]:
+    closed = unreachable(premises.home, premises.user)
     if closed is None:
-        yield ok(str(house.home), f"{house.user.name} can enter it")
+        yield ok(str(premises.home), f"{premises.user.name} can enter it")
     else:
-        yield problem(str(house.home), f"{house.user.name} cannot enter {closed}", f"chmod o+x {quoted(closed)}")
+        yield problem(str(premises.home), f"{premises.user.name} cannot enter {closed}", f"chmod o+x {quoted(closed)}")
 
 
-def _place(house: House, place: Place) -> Iterator[Finding]:
-    directory = house.home / place.name
+def _place(premises: Premises, place: Place) -> Iterator[Finding]:
+    directory = premises.home / place.name
     if not directory.is_dir():
-        yield problem(str(directory), "missing", f"pillarbox init --home {quoted(house.home)}")
+        yield problem(str(directory), "missing", f"pillarbox init --home {quoted(premises.home)}")
         return
     facts = directory.stat()
-    owner = house.user if place.roles else caller()
+    owner = premises.user if place.roles else caller()
     if facts.st_uid != owner.uid:
         wrong = f"belongs to uid {facts.st_uid}, not to {owner.name}"
         yield problem(str(directory), wrong, f"chown {'-R ' if place.roles else ''}{owner.name} {quoted(directory)}")
@@ -132,21 +121,21 @@ def _control(control: Path, complaints: list[table.Complaint]) -> Iterator[Findi
     yield ok("control files read", " ".join(name for name in given if name not in wrong))
 
 
-def _routes(house: House) -> Iterator[Finding]:
+def _routes(premises: Premises) -> Iterator[Finding]:
     """Passwords for relays, which everybody could read."""
-    file = house.home / "control" / "smtproutes"
-    holds_passwords = any(len(route.split()) > 1 for route in house.settings.smtproutes.values())
+    file = premises.home / "control" / "smtproutes"
+    holds_passwords = any(len(route.split()) > 1 for route in premises.settings.smtproutes.values())
     if holds_passwords and file.stat().st_mode & stat.S_IROTH:
-        remedy = f"chgrp {house.user.name} {quoted(file)} && chmod 640 {quoted(file)}"
+        remedy = f"chgrp {premises.user.name} {quoted(file)} && chmod 640 {quoted(file)}"
         yield problem(str(file), "holds passwords, and everybody can read it", remedy)
 
 
-def _users(house: House) -> Iterator[Finding]:
-    users = house.home / "users"
+def _users(premises: Premises) -> Iterator[Finding]:
+    users = premises.home / "users"
     try:
         assigned = assign.read(users)
     except assign.BadAssign as failure:
-        yield Finding("problem", broken_assign(house.home, failure))
+        yield Finding("problem", broken_assign(premises.home, failure))
         return
     if assigned and not _newer(users / "cdb", users / "assign"):
         yield problem(str(users / "cdb"), "older than users/assign, or missing", "pillarbox run qmail-newu")
@@ -154,7 +143,7 @@ def _users(house: House) -> Iterator[Finding]:
         yield ok(str(users / "assign"), f"{len(assigned)} lines, compiled")
     passwords = users / "passwords"
     if passwords.exists():
-        yield _secret(passwords, house.user)
+        yield _secret(passwords, premises.user)
 
 
 def _secret(file: Path, user: User) -> Finding:
@@ -174,28 +163,30 @@ def _newer(one: Path, other: Path) -> bool:
     return one.exists() and one.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
-def _mailboxes(house: House) -> Iterator[Finding]:
+def _mailboxes(premises: Premises) -> Iterator[Finding]:
     """The homes of accounts, and their Maildirs, if nothing else is said to deliver into."""
-    for directory, names in _account_homes(house).items():
+    for directory, names in _account_homes(premises).items():
         facts = directory.stat() if directory.is_dir() else None
         if facts is None:
-            yield problem(str(directory), f"missing, but mail to {names} goes there", f"mkdir it for {house.user.name}")
-        elif facts.st_uid != house.user.uid:
-            wrong = f"belongs to uid {facts.st_uid}, not to {house.user.name}"
-            yield problem(str(directory), wrong, f"chown -R {house.user.name} {quoted(directory)}")
+            yield problem(
+                str(directory), f"missing, but mail to {names} goes there", f"mkdir it for {premises.user.name}"
+            )
+        elif facts.st_uid != premises.user.uid:
+            wrong = f"belongs to uid {facts.st_uid}, not to {premises.user.name}"
+            yield problem(str(directory), wrong, f"chown -R {premises.user.name} {quoted(directory)}")
         elif not any((directory / name).exists() for name in ("Maildir/new", ".qmail")):
-            remedy = f"pillarbox run maildirmake {quoted(directory)}/Maildir (as {house.user.name})"
+            remedy = f"pillarbox run maildirmake {quoted(directory)}/Maildir (as {premises.user.name})"
             yield problem(str(directory / "Maildir"), f"missing, but mail to {names} goes there", remedy)
         else:
             yield ok(str(directory), f"mail to {names}")
 
 
-def _account_homes(house: House) -> dict[Path, str]:
+def _account_homes(premises: Premises) -> dict[Path, str]:
     """Homes below mail/ that users/assign names, and for whom."""
-    mail = os.fsencode(house.home / "mail") + b"/"
+    mail = os.fsencode(premises.home / "mail") + b"/"
     homes: dict[Path, list[str]] = {}
     try:
-        assigned = assign.read(house.home / "users")
+        assigned = assign.read(premises.home / "users")
     except assign.BadAssign:
         return {}
     for line in assigned:
@@ -204,12 +195,12 @@ def _account_homes(house: House) -> dict[Path, str]:
     return {directory: ", ".join(names) for directory, names in homes.items()}
 
 
-def _queue(house: House) -> Iterator[Finding]:
-    queue = house.home / "queue"
+def _queue(premises: Premises) -> Iterator[Finding]:
+    queue = premises.home / "queue"
     for file in sorted(queue.rglob("*")):
-        if file.lstat().st_uid != house.user.uid:
-            wrong = f"belongs to uid {file.lstat().st_uid}, not to {house.user.name}"
-            yield problem(str(file), wrong, f"chown -R {house.user.name} {quoted(queue)}")
+        if file.lstat().st_uid != premises.user.uid:
+            wrong = f"belongs to uid {file.lstat().st_uid}, not to {premises.user.name}"
+            yield problem(str(file), wrong, f"chown -R {premises.user.name} {quoted(queue)}")
             return
     room = os.statvfs(queue)
     free = room.f_bavail * room.f_frsize

@@ -1,8 +1,21 @@
-"""One line of `pillarbox check`."""
+"""What `pillarbox check` looks at, and one line of what it says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.cli.layout import User
+from pillarbox.control.table import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """What the checks look at: the home, the user of the roles, and the settings."""
+
+    home: Path
+    user: User
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,10 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pillarbox.cli import port
 from pillarbox.cli.certificate import expiry
-from pillarbox.cli.finding import Finding, note, ok, problem
+from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.home import Lock, Running
 from pillarbox.cli.layout import mode
 from pillarbox.cli.shell import quoted
@@ -19,24 +18,21 @@ from pillarbox.control.table import Listener, Settings
 from pillarbox.net import listening
 from pillarbox.roles import certificates as served
 
-if TYPE_CHECKING:
-    from pillarbox.cli.check import House
-
 SOON = timedelta(days=14)
 TIMEOUT = 5.0  # seconds for a running server to take a connection
 RENEWAL = "install a new one (it is taken without a restart)"
 
 
-def certificates(house: House) -> Iterator[Finding]:
+def certificates(premises: Premises) -> Iterator[Finding]:
     """Every certificate that would be served: usable, with its key, not over."""
-    files = served.files(house.home, house.settings.tlscert, house.settings.tlskey)
+    files = served.files(premises.home, premises.settings.tlscert, premises.settings.tlskey)
     if "" not in files:
         yield problem(
-            str(house.home / house.settings.tlscert), "missing, so nothing is encrypted and nobody can log in",
-            f"install one, or: pillarbox init --home {quoted(house.home)}",
+            str(premises.home / premises.settings.tlscert), "missing, so nothing is encrypted and nobody can log in",
+            f"install one, or: pillarbox init --home {quoted(premises.home)}",
         )  # fmt: skip
     try:
-        for descriptor in served.read(house.home, house.settings.tlscert, house.settings.tlskey).values():
+        for descriptor in served.read(premises.home, premises.settings.tlscert, premises.settings.tlskey).values():
             os.close(descriptor)
     except served.BadCertificate as failure:
         yield Finding("problem", failure.text)
@@ -57,16 +53,16 @@ def _expiry(file: Path) -> Finding:
     return ok(str(file), f"valid for {left.days} days")
 
 
-def ports(house: House) -> Iterator[Finding]:
+def ports(premises: Premises) -> Iterator[Finding]:
     """Every line of control/listen: it answers when the server runs, and is to be had when it does not."""
-    if not house.settings.listen:
+    if not premises.settings.listen:
         yield problem("control/listen", "names no listener", "write a line such as: smtp 127.0.0.1:2525")
     try:
-        with Lock(house.home):
+        with Lock(premises.home):
             running = False
     except Running:
         running = True
-    for listener in house.settings.listen:
+    for listener in premises.settings.listen:
         if not running:
             yield _free(listener)
         elif listener.port:
