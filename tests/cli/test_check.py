@@ -224,7 +224,7 @@ def test_a_home_of_somebody_else_is_his_to_check(good: Path, as_nobody: AsNobody
 
 
 def test_what_may_not_be_looked_at_is_said(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(_house: check.House) -> None:
+    def closed(_premises: check.Premises) -> None:
         raise PermissionError(13, "Permission denied", "/x/y")
 
     monkeypatch.setattr(check, "_users", closed)
