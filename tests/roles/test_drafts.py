@@ -185,3 +185,20 @@ def test_a_client_that_leaves_ends_an_open_draft_but_no_commit() -> None:
         assert [frame.verb for frame in await played.heard()] == [Verb.MESSAGE]
 
     play(scene)
+
+
+def test_recipients_that_one_frame_does_not_hold_go_in_several() -> None:
+    async def scene(played: Played) -> None:
+        recipients = tuple(b"joe-%05d%s@example.org" % (number, b"x" * 878) for number in range(2500))
+        played.draft.open()
+        played.draft.write(b"body\n")
+        assert played.draft.commit(Envelope(b"a@b.example", recipients)) is PENDING
+        start, block, first, second, commit = await played.heard()
+        assert (start.verb, block.verb, list(block.fields)) == (Verb.START, Verb.BLOCK, [b"body\n"])
+        assert (first.verb, second.verb, commit.verb) == (Verb.RECIPIENTS, Verb.RECIPIENTS, Verb.COMMIT)
+        assert (*first.fields, *second.fields, *commit.fields[1:]) == recipients
+        await played.say(Verb.TAKEN, start.tag, b"5")
+        await played.say(Verb.COMMITTED, start.tag, b"461")
+        assert played.results == [Committed(b"461")]
+
+    play(scene)

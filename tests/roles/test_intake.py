@@ -110,3 +110,18 @@ def test_a_full_disk_refuses_the_draft_once_and_drops_the_rest(links: tuple[Link
     first, last = said(links)
     assert refusal(first.fields).status == Status(4, 3, 1) and refusal(last.fields).status.kind == 4
     assert intake.take() == []
+
+
+def test_recipients_of_several_frames_are_one_envelope(engine: SqliteEngine, links: tuple[Link, Link]) -> None:
+    intake = Intake(engine.spool, 100)
+    for verb, fields in (
+        (Verb.START, [KEY]),
+        (Verb.BLOCK, [b"body\n"]),
+        (Verb.RECIPIENTS, [b"a@b", b"c@d"]),
+        (Verb.RECIPIENTS, [b"e@f"]),
+        (Verb.COMMIT, [b"", b"g@h"]),
+    ):
+        intake.hear(links[0], Frame(verb, 1, fields, []), 1000)
+    intake.hear(links[0], Frame(Verb.RECIPIENTS, 1, [b"too@late"], []), 1000)
+    (waiting,) = intake.take()
+    assert waiting.draft.envelope.recipients == (b"a@b", b"c@d", b"e@f", b"g@h")

@@ -1,4 +1,4 @@
-"""smtpd's side of the queue: small messages go in one frame, large ones in blocks with credit, and a commit whose
+"""smtpd's side of the queue: small messages go in one frame, others in blocks with credit, and a commit whose
 outcome got lost is asked for again by the draft's key when the queue is back."""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pillarbox.sessions.effects import Committed
 from pillarbox.status import Refusal, Status
 
 SMALL = 64 << 10  # octets up to which a message waits here and leaves in one frame
+RECIPIENTS_AT_ONCE = 1000  # in one frame: with the longest addresses they fit in beside a small body
 CREDIT = 256 << 10  # octets of blocks on their way before the queue must say TAKEN
 LOST_PATIENCE = 30.0  # seconds until a commit of unknown outcome is answered 451
 AWAY = Refusal(Status(4, 3, 0), "queue not available, try again later")
@@ -135,8 +136,8 @@ class Draft:
         """Send what is left and wait for the queue's word."""
         if self._gone is not None:
             return self._gone
-        key, questions = self._key, self._queue.questions
-        if self._tag and self._blocks:
+        key, questions, recipients = self._key, self._queue.questions, envelope.recipients
+        if (self._tag and self._blocks) or len(recipients) > RECIPIENTS_AT_ONCE:
             self._send_blocks()
         resume, unknown = self._resumer(), self._queue.unknown
 
@@ -150,10 +151,13 @@ class Draft:
 
         if self._tag:
             questions.expect(self._tag, answered)
-            questions.say(self._tag, Verb.COMMIT, envelope.sender, *envelope.recipients)
+            while len(recipients) > RECIPIENTS_AT_ONCE:
+                questions.say(self._tag, Verb.RECIPIENTS, *recipients[:RECIPIENTS_AT_ONCE])
+                recipients = recipients[RECIPIENTS_AT_ONCE:]
+            questions.say(self._tag, Verb.COMMIT, envelope.sender, *recipients)
         else:
             body = b"".join(self._blocks)
-            questions.ask(answered, Verb.MESSAGE, key, envelope.sender, body, *envelope.recipients)
+            questions.ask(answered, Verb.MESSAGE, key, envelope.sender, body, *recipients)
         self._forget()
         return PENDING
 

@@ -42,6 +42,7 @@ class _Open:
     """A large draft under way: in memory up to the spool limit, then in a spool file."""
 
     key: bytes
+    recipients: list[bytes] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     size: int = 0
     file: SpoolFile | None = None
@@ -63,7 +64,7 @@ class Intake:
         return waiting
 
     def hear(self, link: Link, frame: Frame, now: int) -> None:
-        """One frame of smtpd's: MESSAGE, START, BLOCK, COMMIT or ABORT."""
+        """One frame of smtpd's: MESSAGE, START, BLOCK, RECIPIENTS, COMMIT or ABORT."""
         try:
             self._hear(link, frame, now)
         except Failure as failure:
@@ -77,7 +78,7 @@ class Intake:
         verb, tag = frame.verb, frame.tag
         if verb is Verb.MESSAGE:
             key, sender, body, *recipients = frame.fields
-            opened = _Open(key, [body], len(body))
+            opened = _Open(key, [], [body], len(body))
             if opened.size > self.limit:
                 self._to_file(opened)
             self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
@@ -88,10 +89,14 @@ class Intake:
             self._open[link, tag] = _Open(frame.fields[0])
         elif verb is Verb.BLOCK:
             self._block(link, tag, frame.fields[0])
+        elif verb is Verb.RECIPIENTS:
+            if (link, tag) in self._open:
+                self._open[link, tag].recipients += frame.fields
         elif verb is Verb.COMMIT:
             sender, *recipients = frame.fields
             if (link, tag) in self._open:
-                self._complete(link, tag, self._open.pop((link, tag)), Envelope(sender, tuple(recipients)), now)
+                opened = self._open.pop((link, tag))
+                self._complete(link, tag, opened, Envelope(sender, (*opened.recipients, *recipients)), now)
             else:
                 link.refuse(tag, NONSENSE)
         elif verb is Verb.ABORT:

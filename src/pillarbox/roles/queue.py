@@ -31,7 +31,7 @@ FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk; meanwhil
 OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
 OPEN_PAUSE_LIMIT = 30.0
 CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
-_INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.COMMIT, Verb.ABORT})
+_INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT})
 
 
 class Queue:
@@ -82,7 +82,7 @@ class Queue:
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:
             for peer, link, frame in self._rounds.wait(left):
-                if frame is not None and peer == "smtpd" and frame.verb is not Verb.BLOCK:
+                if frame is not None and peer == "smtpd" and frame.verb not in (Verb.BLOCK, Verb.RECIPIENTS):
                     link.refuse(frame.tag, CLOSED)
                 elif frame is not None and frame.verb is Verb.LINK:
                     self._say_accepting(CLOSED)

@@ -23,9 +23,10 @@ class Verb(IntEnum):
     MESSAGE = 20  # key, sender, body, recipients...: a whole small message, to be committed
     START = 21  # key: a large message begins; the tag stands for it from now on
     BLOCK = 22  # bytes of it
-    COMMIT = 23  # sender, recipients...: it is complete
+    COMMIT = 23  # sender, recipients...: it is complete; these come behind those of RECIPIENTS
     ABORT = 24  # forget it
     ASK = 25  # key: was this one committed?
+    RECIPIENTS = 26  # some of a large message, which has more than one frame holds
     # queue to smtpd
     COMMITTED = 30  # id
     TAKEN = 31  # octets of blocks of this tag that are written: the sender may send as many more
@@ -60,7 +61,9 @@ ROLE_SAYS = frozenset({Verb.READY})
 
 # (who speaks, to whom) -> the verbs it may use
 MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
-    ("smtpd", "queue"): frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.COMMIT, Verb.ABORT, Verb.ASK}),
+    ("smtpd", "queue"): frozenset(
+        {Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT, Verb.ASK}
+    ),
     ("queue", "smtpd"): frozenset({Verb.COMMITTED, Verb.TAKEN, Verb.ACCEPTING, Verb.REFUSED}),
     ("smtpd", "users"): frozenset({Verb.RECIPIENT}),
     ("users", "smtpd"): frozenset({Verb.KNOWN, Verb.REFUSED}),
