@@ -160,3 +160,34 @@ def test_after_a_maildrop_was_given_up_nothing_can_be_deleted_in_it() -> None:
         maildrop.close()
 
     play(scene)
+
+
+def test_more_deletions_than_one_frame_holds_go_in_several() -> None:
+    async def scene(played: Played) -> None:
+        maildrop = await played.welcome(await played.ask_login())
+        played.results.clear()
+        numbers = tuple(range(1, 300_001))
+        played.executor.execute(UpdateMaildrop(numbers))
+        deleted: list[int] = []
+        while not played.results:
+            asked = await played.heard(maildrop)
+            deleted += map(int, asked.fields)
+            await played.say(maildrop, Verb.UPDATED, asked.tag)
+        assert played.results == [None] and tuple(deleted) == numbers
+        maildrop.close()
+
+    play(scene)
+
+
+def test_a_refused_deletion_ends_the_update() -> None:
+    async def scene(played: Played) -> None:
+        maildrop = await played.welcome(await played.ask_login())
+        played.results.clear()
+        played.executor.execute(UpdateMaildrop(tuple(range(1, 100_000))))
+        asked = await played.heard(maildrop)
+        await played.say(maildrop, Verb.REFUSED, asked.tag, b"4.2.0", b"unable")
+        assert [refused.text for refused in played.results] == ["unable"]
+        assert maildrop.receive() == []
+        maildrop.close()
+
+    play(scene)

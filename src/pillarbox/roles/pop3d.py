@@ -29,6 +29,7 @@ from pillarbox.sessions.retrieval import Access, Retrieval
 from pillarbox.status import Refusal, Status
 
 BLOCK = 64 << 10  # octets of a message read at a time
+DELETED_AT_ONCE = 50_000  # messages, in one frame
 IDLE = 600.0  # seconds of silence; RFC 1939 section 3 wants at least ten minutes
 TOTAL = 4 * 3600.0  # seconds of one session
 FULL = b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
@@ -137,11 +138,17 @@ class RetrievalExecutor:
 
     def _update(self, deleted: tuple[int, ...], done: Callable[[Any], None]) -> None:
         assert self._maildrop is not None
+        now, later = deleted[:DELETED_AT_ONCE], deleted[DELETED_AT_ONCE:]
 
         def heard(frame: Frame | None) -> None:
-            done(None if frame is not None and frame.verb is Verb.UPDATED else _refused(frame))
+            if frame is None or frame.verb is not Verb.UPDATED:
+                done(_refused(frame))
+            elif later:
+                self._update(later, done)
+            else:
+                done(None)
 
-        self._maildrop.ask(heard, Verb.UPDATE, *(b"%d" % number for number in deleted))
+        self._maildrop.ask(heard, Verb.UPDATE, *(b"%d" % number for number in now))
 
 
 def _refused(frame: Frame | None) -> Refusal:
