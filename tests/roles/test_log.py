@@ -43,6 +43,12 @@ def test_as_json_each_line_is_an_object_with_time_role_and_event(written: int) -
     assert fact == {"role": "queue", "event": "new", "msg": 1, "sender": 'a"b'}
 
 
+def test_a_long_fact_is_cut_and_its_line_is_still_an_object(written: int) -> None:
+    Log("queue", as_json=True).say("", "long", why='"' * 100_000, more="é" * 5000, msg=7)
+    fact = json.loads(os.read(written, 1 << 20))
+    assert fact["why"] == '"' * len(fact["why"]) and fact["msg"] == 7
+
+
 def test_a_line_is_bounded(written: int) -> None:
     Log("queue", as_json=False).say("x" * 100_000, "long")
     assert len(os.read(written, 1 << 20)) == LINE_LIMIT + 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_a_wrong_password_and_an_unknown_user_take_about_the_same_time(house: Se
     seconds: dict[tuple[bytes, bytes], list[float]] = {(JOE, PASSWORD): [], **{(name, b"wrong"): [] for name in NAMES}}
     for tries in range(1, 5):  # on a busy machine it takes some to see through the noise
         with ThreadPoolExecutor(32) as clients:
-            begun = []
+            begun: list[Future[tuple[bytes, float]]] = []
             for number in range(7):
                 for name, password in seconds:
                     source = f"127.0.{10 * tries + number}.{len(begun) + 1}"

@@ -155,7 +155,7 @@ def test_a_line_that_fails_keeps_the_lines_before_it_from_delivering_again(jamme
 
 
 def test_every_line_of_a_json_log_is_one_fact() -> None:
-    with a_home({"logformat": "json\n"}) as server:
+    with a_home({"logformat": "json\n", "databytes": "ten\n"}) as server:
         server.start()
         word = token()
         deliver(server, b"Subject: %s\r\n\r\n" % word)
@@ -168,6 +168,7 @@ def test_every_line_of_a_json_log_is_one_fact() -> None:
         facts = [json.loads(line) for line in server.log().splitlines()]
     assert all({"time", "role", "event"} <= fact.keys() for fact in facts)
     assert {"queue", "pop3d", "supervisor"} <= {fact["role"] for fact in facts}
+    assert "databytes" in facts[0]["why"]
 
 
 def test_the_text_log_has_qmail_send_s_lines(jammed: Server) -> None:

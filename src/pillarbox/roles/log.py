@@ -11,6 +11,7 @@ import os
 import time
 
 LINE_LIMIT = 4096  # octets; one write of a line this long is not torn by another role's
+FACT_LIMIT = 100  # characters, up to six octets each, of a fact in a JSON object that is too long
 STANDARD_ERROR = 2
 
 _SAFE = bytes(byte if 33 <= byte <= 126 and byte != ord("%") else ord("_") for byte in range(256)).replace(b"\n", b"_")
@@ -35,6 +36,9 @@ class Log:
         if self.as_json:
             named = {"time": round(time.time(), 3), "role": self._role, "event": event, **facts}
             text = json.dumps(named, ensure_ascii=True)
+            if len(text) > LINE_LIMIT:  # cut within the quotes, so that it still is an object
+                named = {name: fact[:FACT_LIMIT] if isinstance(fact, str) else fact for name, fact in named.items()}
+                text = json.dumps(named, ensure_ascii=True)
         self._lines.append(text[:LINE_LIMIT])
 
     def say(self, text: str, event: str, **facts: str | int | float) -> None:
