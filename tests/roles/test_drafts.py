@@ -10,7 +10,7 @@ from typing import Any
 from pillarbox.envelope import Envelope
 from pillarbox.roles.conversation import PENDING
 from pillarbox.roles.drafts import AWAY, CREDIT, SMALL, Draft, QueueLink
-from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.link import LARGEST_TAG, Frame, Link
 from pillarbox.roles.verbs import Verb
 from pillarbox.sessions.effects import Committed
 from pillarbox.status import Refusal, Status
@@ -200,5 +200,19 @@ def test_recipients_that_one_frame_does_not_hold_go_in_several() -> None:
         await played.say(Verb.TAKEN, start.tag, b"5")
         await played.say(Verb.COMMITTED, start.tag, b"461")
         assert played.results == [Committed(b"461")]
+
+    play(scene)
+
+
+def test_a_large_draft_is_one_also_when_tags_begin_anew() -> None:
+    async def scene(played: Played) -> None:
+        played.smtpd.questions._next = LARGEST_TAG
+        played.draft.open()
+        for _ in range(2):
+            played.draft.write(b"x" * (SMALL + 1))
+        played.draft.commit(ENVELOPE)
+        said = await played.heard()
+        assert [frame.verb for frame in said].count(Verb.START) == 1
+        assert {frame.tag for frame in said} == {1}
 
     play(scene)

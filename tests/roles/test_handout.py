@@ -16,7 +16,7 @@ from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
-from pillarbox.roles.link import FRAME_LIMIT, Frame, Link
+from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import Verb
 from tests.queue.drafts import BIRTH, accept, draft, spooled
@@ -145,3 +145,21 @@ def test_one_recipient_named_very_often_goes_in_frames_that_hold_them(
             assert frame.fields[6] == given.body
             numbers += map(int, frame.fields[8::4])
     assert numbers == list(range(2400))
+
+
+def test_numbers_of_deliveries_stay_within_what_a_tag_holds(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout._number = LARGEST_TAG - 1
+    for number in (1, 2):
+        committed(engine, handout, draft(number))
+    handout.start(links[0], BIRTH)
+    frames = heard(links)
+    assert [int(frame.fields[7]) for frame in frames] == [LARGEST_TAG, 1]
+    for frame in frames:
+        links[1].send(Verb.OUTCOME, int(frame.fields[7]), b"K", b"2.0.0", b"did 1+0+0\n")
+    links[1].flush()
+    for outcome in links[0].receive():
+        handout.heard(outcome, BIRTH)
+    assert not handout.busy

@@ -16,7 +16,7 @@ from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.engine import BodyGone, Draft, Engine, Message
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
-from pillarbox.roles.link import Frame, Link, LinkLost
+from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
 from pillarbox.roles.verbs import Verb
 from pillarbox.routing import Local, Routing
@@ -183,8 +183,7 @@ class Handout:
             if isinstance(route, Local):
                 fields += self._delivery(message.id, number, route)
             else:
-                self._number += 1
-                self._note(self._number, message.id, number, _NO_RELAY, now)
+                self._note(self._next_number(), message.id, number, _NO_RELAY, now)
         if len(fields) > facts:
             owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
         else:
@@ -198,19 +197,23 @@ class Handout:
         return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
 
     def _delivery(self, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
-        self._number += 1
-        self._running[self._number] = (message, number)
+        delivery = self._next_number()
+        self._running[delivery] = (message, number)
         recipient = safe(route.local + b"@" + route.domain)
         self._log.fact(
-            f"starting delivery {self._number}: msg {message} to local {recipient}",
-            "starting", delivery=self._number, msg=message, channel="local", recipient=recipient,
+            f"starting delivery {delivery}: msg {message} to local {recipient}",
+            "starting", delivery=delivery, msg=message, channel="local", recipient=recipient,
         )  # fmt: skip
-        return b"%d" % self._number, b"%d" % number, route.local, route.domain
+        return b"%d" % delivery, b"%d" % number, route.local, route.domain
+
+    def _next_number(self) -> int:
+        """Of a delivery; it is a tag too."""
+        self._number = self._number % LARGEST_TAG + 1
+        return self._number
 
     def _fail(self, start: Start, outcome: Outcome, now: float) -> None:
         for number in start.numbers:
-            self._number += 1
-            self._note(self._number, start.message, number, outcome, now)
+            self._note(self._next_number(), start.message, number, outcome, now)
 
     # what became of it
 

@@ -21,6 +21,7 @@ from pillarbox.status import Refusal, Status
 
 FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
 READ_SIZE = 256 << 10  # octets
+LARGEST_TAG = 0xFFFFFFFF
 DESCRIPTORS_AT_ONCE = 250  # the kernel takes 253 in one message
 _HEADER = struct.Struct("<IBBII")
 _FEW_LENGTHS = [struct.Struct(f"<{count}I") for count in range(32)]

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 
-from pillarbox.roles.link import Frame, Link, LinkLost
+from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.verbs import Verb
 
 Answer = Callable[[Frame | None], None]
@@ -99,8 +99,8 @@ class Questions:
         return self.link is not None
 
     def tag(self) -> int:
-        """A new tag."""
-        self._next = (self._next + 1) & 0xFFFFFFFF
+        """A new tag, never 0: that is nobody's."""
+        self._next = self._next % LARGEST_TAG + 1
         return self._next
 
     def ask(self, answer: Answer, verb: Verb, *fields: bytes, descriptors: Sequence[int] = ()) -> int:
