@@ -18,6 +18,12 @@ class TlsFailed(Exception):
     """The handshake or a record was no good; the text is OpenSSL's reason."""
 
 
+class KeyEncrypted(ssl.SSLError):
+    """The private key asks for a passphrase, and nobody is there to say it."""
+
+    reason = "KEY_ENCRYPTED"
+
+
 class Tls:
     """The server's side of one TLS connection."""
 
@@ -81,8 +87,13 @@ def _context(certificate: int) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     os.lseek(certificate, 0, os.SEEK_SET)
-    context.load_cert_chain(f"/proc/self/fd/{certificate}")
+    context.load_cert_chain(f"/proc/self/fd/{certificate}", password=_no_passphrase)
     return context
+
+
+def _no_passphrase() -> str:
+    """Instead of OpenSSL's own prompt, on which a server in a terminal would hang."""
+    raise KeyEncrypted
 
 
 def contexts(certificates: Mapping[str, int]) -> ssl.SSLContext | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 from pillarbox.net import tls
@@ -13,7 +14,7 @@ from pillarbox.status import Failure
 
 LIMIT = 1 << 20  # octets of one file
 INIT_MADE = ("cert.pem", "key.pem")
-AT_ONCE = 200  # certificates handed on; a frame carries no more descriptors
+AT_ONCE = 200  # certificates in one frame, which carries no more descriptors
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -48,12 +49,15 @@ def marks(home: Path, tlscert: str, tlskey: str) -> dict[Path, tuple[int, int, i
 def read(home: Path, tlscert: str, tlskey: str) -> dict[str, int]:
     """Name -> sealed memfd with key and chain. Raises BadCertificate: one line with file and remedy."""
     certificates = {}
-    for name, several in files(home, tlscert, tlskey).items():
-        certificates[name] = _sealed(b"".join(_octets(file) for file in several))
-        try:
-            tls.contexts({"": certificates[name]})
-        except ssl.SSLError as problem:
-            raise BadCertificate(_line(several, problem)) from None
+    with ExitStack() as opened:
+        for name, several in files(home, tlscert, tlskey).items():
+            certificates[name] = _sealed(b"".join(_octets(file) for file in several))
+            opened.callback(os.close, certificates[name])
+            try:
+                tls.contexts({"": certificates[name]})
+            except ssl.SSLError as problem:
+                raise BadCertificate(_line(several, problem)) from None
+        opened.pop_all()
     return certificates
 
 
@@ -69,6 +73,8 @@ def _line(several: tuple[Path, ...], problem: ssl.SSLError) -> str:
     key, certificate = several[0], several[-1]
     if problem.reason == "KEY_VALUES_MISMATCH":
         return f"{certificate}: does not match the key in {key}: install the pair that belongs together"
+    if isinstance(problem, tls.KeyEncrypted):
+        return f"{key}: the key is encrypted, and nobody is here to say its passphrase: store it without one"
     # Which of these, or none, is said of a file that is no PEM differs from one OpenSSL and Python to the next.
     why = f" ({problem.reason})" if problem.reason not in (None, "PEM_LIB", "NO_START_LINE") else ""
     return f"{certificate}: no usable certificate and key{why}: install a PEM certificate and its key"

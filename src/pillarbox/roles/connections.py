@@ -51,6 +51,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.house = house
         self.context: ssl.SSLContext | None = None
+        self._arriving: dict[str, int] = {}  # certificates that have come, while others have not
         self.full = full
         self._role, self._welcome, self._attach, self._log = role, welcome, attach, log
         self._open: set[Conversation] = set()
@@ -133,8 +134,11 @@ class Connections:
             self._drain()
 
     def _take_certificates(self, frame: Frame) -> None:
+        self._arriving.update(zip(map(bytes.decode, frame.fields), frame.descriptors, strict=True))
+        if frame.tag:
+            return
         self._has_certificates = True
-        named = {name.decode(): number for name, number in zip(frame.fields, frame.descriptors, strict=True)}
+        named, self._arriving = self._arriving, {}
         self.context = tls.contexts(named)
         for number in named.values():
             os.close(number)

@@ -279,10 +279,14 @@ class Supervisor:
     def _send_certificates(self, process: _Process) -> None:
         if process.role not in ("smtpd", "pop3d") or process.link is None:
             return
-        named = self._house.certificates
-        copies = [os.dup(descriptor) for descriptor in named.values()][: certificates.AT_ONCE]
-        names = [name.encode() for name in named][: certificates.AT_ONCE]
-        process.link.send(Verb.CERTIFICATES, 0, *names, descriptors=copies)
+        left = list(self._house.certificates.items())
+        while True:
+            some, left = left[: certificates.AT_ONCE], left[certificates.AT_ONCE :]
+            names = [name.encode() for name, _descriptor in some]
+            copies = [os.dup(descriptor) for _name, descriptor in some]
+            process.link.send(Verb.CERTIFICATES, len(left), *names, descriptors=copies)
+            if not left:
+                break
         self._flush(process.link)
 
     # stopping

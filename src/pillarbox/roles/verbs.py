@@ -15,7 +15,7 @@ class Verb(IntEnum):
     # supervisor to role
     LINK = 1  # name of the peer; one descriptor: our end of a new socketpair to it
     RELOAD = 2  # read the control files again
-    CERTIFICATES = 3  # names ("" is the default one), one sealed memfd each (key and chain, PEM)
+    CERTIFICATES = 3  # names ("" is the default one), one sealed memfd each (key and chain, PEM); tag: how many follow
     DRAIN = 4  # finish what is under way, take nothing new, exit
     # role to supervisor
     READY = 10  # serving
