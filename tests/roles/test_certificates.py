@@ -98,3 +98,19 @@ def test_more_certificates_than_a_frame_carries_are_all_served(home: Path) -> No
     for descriptor in (default, last):
         os.close(descriptor)
     process.link.close()
+
+
+def test_a_role_whose_supervisor_died_before_it_sent_certificates_ends(home: Path) -> None:
+    def never(*_: object) -> NoReturn:
+        raise AssertionError
+
+    house = House(home, Settings(me=b"mx.example.org"), [])
+    ours, theirs = socket.socketpair()
+    ours.close()
+
+    async def serve() -> None:
+        role = Connections("pop3d", house, theirs, welcome=never, attach=never, full=b"", log=Log("pop3d", False))
+        async with asyncio.timeout(5):
+            await role.serve()
+
+    asyncio.run(serve())

@@ -73,8 +73,9 @@ class Connections:
         sweeping.cancel()
 
     async def _certified(self) -> None:
-        """The supervisor's first frames bring the certificates; nobody is served before they are here."""
-        while not self._has_certificates:
+        """The supervisor's first frames bring the certificates; nobody is served before they are here. It may have
+        died before it sent them."""
+        while not self._has_certificates and not self._drained.done():
             await asyncio.sleep(0.005)
 
     _has_certificates = False
