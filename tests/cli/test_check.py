@@ -12,6 +12,7 @@ import pytest
 
 from pillarbox.cli import certificate, check
 from pillarbox.cli.create import create
+from pillarbox.cli.finding import Premises
 from pillarbox.cli.home import Lock
 from pillarbox.cli.main import status
 from tests.cli.conftest import AsNobody
@@ -224,7 +225,7 @@ def test_a_home_of_somebody_else_is_his_to_check(good: Path, as_nobody: AsNobody
 
 
 def test_what_may_not_be_looked_at_is_said(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(_premises: check.Premises) -> None:
+    def closed(_premises: Premises) -> None:
         raise PermissionError(13, "Permission denied", "/x/y")
 
     monkeypatch.setattr(check, "_users", closed)

@@ -192,10 +192,7 @@ class Conversation(asyncio.Protocol):
         """Send octets to the client. False: wait for `when_writable` before the next."""
         if self._transport is None:
             return False
-        if self._tls is not None:
-            self._tls.send(octets)
-            octets = self._tls.outgoing()
-        self._transport.write(octets)
+        self._send(octets)
         self._deadline = self._loop.time() + self._limits.idle
         return self._writable
 
@@ -249,7 +246,9 @@ class Conversation(asyncio.Protocol):
                 machine.answer(response)
             elif not self._run(response, None):
                 return
-        self._flush()
+        octets = machine.data_to_send()
+        if octets:
+            self._send(octets)
         if self._closing or not self._writable:
             return
         if machine.closing or self._eof:
@@ -284,8 +283,15 @@ class Conversation(asyncio.Protocol):
 
     def _flush(self) -> None:
         octets = self._machine.data_to_send()
-        if octets and self._transport is not None:
-            self.write(octets)
+        if octets:
+            self._send(octets)
+
+    def _send(self, octets: bytes) -> None:
+        if self._transport is not None:
+            if self._tls is not None:
+                self._tls.send(octets)
+                octets = self._tls.outgoing()
+            self._transport.write(octets)
 
     def _hold(self, octets: int) -> None:
         self._held += octets

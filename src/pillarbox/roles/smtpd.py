@@ -63,26 +63,32 @@ class ReceptionExecutor:
 
     def execute(self, effect: effects.Effect) -> Any:
         """The result, or PENDING."""
-        kind = type(effect)
-        if kind is effects.WriteBlock:
-            return self._drafting().write(effect.block)  # type: ignore[union-attr]  # the test above is faster than match
-        if kind is effects.OpenDraft:
-            return self._drafting().open()
+        return _ERRANDS[type(effect)](self, effect)
+
+    def _check_recipient(self, effect: effects.CheckRecipient) -> Any:
         assert self._conversation is not None
-        match effect:
-            case effects.CheckRecipient(address):
-                return self._role.check_recipient(address, self._conversation.resumer())
-            case effects.Commit(envelope):
-                return self._drafting().commit(envelope)
-            case effects.Abort():
-                self._drafting().abort()
-                return None
-            case effects.Authenticate(credentials):
-                self._role.logins.ask(self._client, credentials, self._conversation.resumer(), None)
-            case effects.Pause(seconds):
-                self._role.loop.call_later(seconds, self._conversation.resumer(), None)
-            case _:
-                raise AssertionError(f"SMTP has no {effect!r}")
+        return self._role.check_recipient(effect.address, self._conversation.resumer)
+
+    def _open_draft(self, _effect: effects.OpenDraft) -> Any:
+        return self._drafting().open()
+
+    def _write_block(self, effect: effects.WriteBlock) -> Any:
+        return self._drafting().write(effect.block)
+
+    def _commit(self, effect: effects.Commit) -> Any:
+        return self._drafting().commit(effect.envelope)
+
+    def _abort(self, _effect: effects.Abort) -> None:
+        self._drafting().abort()
+
+    def _authenticate(self, effect: effects.Authenticate) -> Any:
+        assert self._conversation is not None
+        self._role.logins.ask(self._client, effect.credentials, self._conversation.resumer(), None)
+        return PENDING
+
+    def _pause(self, effect: effects.Pause) -> Any:
+        assert self._conversation is not None
+        self._role.loop.call_later(effect.seconds, self._conversation.resumer(), None)
         return PENDING
 
     def _drafting(self) -> Draft:
@@ -102,6 +108,18 @@ class ReceptionExecutor:
         """The client is gone: so is its draft, unless it is being committed."""
         if self._draft is not None:
             self._draft.abort()
+
+
+# effect -> who sees to it; Any: the key says which effect a method takes
+_ERRANDS: dict[type[effects.Effect], Callable[[ReceptionExecutor, Any], Any]] = {
+    effects.CheckRecipient: ReceptionExecutor._check_recipient,
+    effects.OpenDraft: ReceptionExecutor._open_draft,
+    effects.WriteBlock: ReceptionExecutor._write_block,
+    effects.Commit: ReceptionExecutor._commit,
+    effects.Abort: ReceptionExecutor._abort,
+    effects.Authenticate: ReceptionExecutor._authenticate,
+    effects.Pause: ReceptionExecutor._pause,
+}
 
 
 class Smtpd:
@@ -131,12 +149,13 @@ class Smtpd:
         else:
             {"users": self.users, "auth": self.logins.questions}[peer].attach(self.loop, link)
 
-    def check_recipient(self, address: bytes, done: Callable[[Any], None]) -> Any:
+    def check_recipient(self, address: bytes, resumer: Callable[[], Callable[[Any], None]]) -> Any:
         """Ask users; PENDING, or None at once for one that was known a moment ago. A no is never remembered: a new
         account can be used at once."""
         now = self.loop.time()
         if self._known.get(address, 0.0) > now:
             return None
+        done = resumer()
 
         def answered(frame: Frame | None) -> None:
             if frame is None:

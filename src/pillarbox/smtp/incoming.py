@@ -9,13 +9,15 @@ from __future__ import annotations
 class Incoming:
     """Give out lines and blocks in the order in which the octets came."""
 
-    __slots__ = ("_at", "_data", "_later", "_skipping", "overlong")
+    __slots__ = ("_at", "_data", "_later", "_skipping", "drained", "overlong")
 
     def __init__(self) -> None:
         self._data = b""
         self._at = 0  # what is before it in _data has been given out
         self._later = bytearray()  # behind _data: growing it copies nothing
         self._skipping = False
+        self.drained = True
+        """Nothing is here that has not been looked at in vain."""
         self.overlong = False
         """The line just given was longer than its limit."""
 
@@ -26,6 +28,7 @@ class Incoming:
 
     def add(self, data: bytes) -> None:
         """More octets have come."""
+        self.drained = False
         if self._at == len(self._data) and not self._later:
             self._data, self._at = data, 0
         else:
@@ -36,6 +39,7 @@ class Incoming:
         counted, comes as its last octet alone and with `overlong`."""
         if self._at == len(self._data) and not self._later:
             self._data, self._at = b"", 0  # an idle client's last block is not kept
+            self.drained = True
             return None
         end = self._data.find(b"\n", self._at)
         if end < 0:
@@ -43,9 +47,11 @@ class Incoming:
                 end = self._data.find(b"\n")
             if end < 0:
                 self._keep_little(limit)
+                self.drained = True
                 return None
         line = self._data[self._at : end]
         self._at = end + 1
+        self.drained = self._at == len(self._data) and not self._later
         self.overlong = self._skipping or len(line) >= limit
         self._skipping = False
         return line[-1:] if self.overlong else line

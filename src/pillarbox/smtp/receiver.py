@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from pillarbox.content import ChunkDecoder, Unstuffer
 from pillarbox.smtp import commands
@@ -153,6 +153,8 @@ class Receiver:
     def next_event(self) -> Event | None:
         """The next question, or None: first more octets, an answer, or a TLS handshake is needed."""
         while self._asked is None:
+            if self._phase is _Phase.COMMANDS and self._incoming.drained:
+                return None
             step = _READERS[self._phase](self)
             if step is _WAIT:
                 return None
@@ -171,8 +173,10 @@ class Receiver:
             self._bad = 0
             if isinstance(event, Hello):
                 reply = self._hello(event)
-        self._say(reply)
-        self._advance(event, reply)
+        self._out.append(reply.encode(self._dialect))
+        advance = _ADVANCES.get(type(event))
+        if advance is not None:
+            advance(self, event, reply)
         if reply.final:
             self._close()
         if self._farewell is not None:
@@ -218,7 +222,7 @@ class Receiver:
 
     def _read_command(self) -> _Step:
         line = self._line(r.LINE_TOO_LONG)
-        if isinstance(line, _Progress):
+        if line is _WAIT or line is _AGAIN:
             return line
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
@@ -379,36 +383,46 @@ class Receiver:
 
     # answers to states
 
-    def _advance(self, event: Event, reply: Reply) -> None:
-        match event:
-            case Mail() if reply.positive:
-                self._state = State.MAIL
-                self._utf8 = event.smtputf8
-            case Rcpt() if reply.positive:
-                self._state = State.RCPT
-            case Data() if reply.positive:
-                self._phase = _Phase.CONTENT
-                self._content = Unstuffer()
-            case Data():
-                self._wary = True
-            case EndOfData():
-                self._state = self._idle
-            case Hello() | Reset() if reply.positive:
-                if isinstance(event, Hello):
-                    self._idle = State.READY
-                self._state = self._idle
-            case EndOfChunk(last):
-                # RFC 3030 section 2: one refused chunk refuses the message; chunks behind it are out of order now.
-                if last or not reply.positive:
-                    self._state = self._idle
-            case StartTls() if reply.positive:
-                self._phase = _Phase.TLS
-            case Quit():
-                self._close()
-            case Auth() | AuthResponse():
-                self._advance_auth(reply)
+    def _advance_hello(self, event: Hello, reply: Reply) -> None:
+        if reply.positive:
+            self._state = self._idle = State.READY
 
-    def _advance_auth(self, reply: Reply) -> None:
+    def _advance_reset(self, event: Reset, reply: Reply) -> None:
+        if reply.positive:
+            self._state = self._idle
+
+    def _advance_mail(self, event: Mail, reply: Reply) -> None:
+        if reply.positive:
+            self._state = State.MAIL
+            self._utf8 = event.smtputf8
+
+    def _advance_rcpt(self, event: Rcpt, reply: Reply) -> None:
+        if reply.positive:
+            self._state = State.RCPT
+
+    def _advance_data(self, event: Data, reply: Reply) -> None:
+        if reply.positive:
+            self._phase = _Phase.CONTENT
+            self._content = Unstuffer()
+        else:
+            self._wary = True
+
+    def _advance_end_of_data(self, event: EndOfData, reply: Reply) -> None:
+        self._state = self._idle
+
+    def _advance_end_of_chunk(self, event: EndOfChunk, reply: Reply) -> None:
+        # RFC 3030 section 2: one refused chunk refuses the message; chunks behind it are out of order now.
+        if event.last or not reply.positive:
+            self._state = self._idle
+
+    def _advance_starttls(self, event: StartTls, reply: Reply) -> None:
+        if reply.positive:
+            self._phase = _Phase.TLS
+
+    def _advance_quit(self, event: Quit, reply: Reply) -> None:
+        self._close()
+
+    def _advance_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
         if reply.code == 334:
             self._phase = _Phase.SASL
         elif reply.positive:
@@ -447,6 +461,20 @@ _READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
     Receiver._nothing,
 )
 assert len(_READERS) == len(_Phase)
+# event -> what its answer does to the state; Any: the key says which event a method takes
+_ADVANCES: Final[dict[type[Event], Callable[[Receiver, Any, Reply], None]]] = {
+    Hello: Receiver._advance_hello,
+    Reset: Receiver._advance_reset,
+    Mail: Receiver._advance_mail,
+    Rcpt: Receiver._advance_rcpt,
+    Data: Receiver._advance_data,
+    EndOfData: Receiver._advance_end_of_data,
+    EndOfChunk: Receiver._advance_end_of_chunk,
+    StartTls: Receiver._advance_starttls,
+    Quit: Receiver._advance_quit,
+    Auth: Receiver._advance_auth,
+    AuthResponse: Receiver._advance_auth,
+}
 _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
     b"HELO": Receiver._on_helo,
     b"EHLO": Receiver._on_ehlo,
