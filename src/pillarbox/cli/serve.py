@@ -70,13 +70,14 @@ def serve(home: Path) -> int:
 
 
 def _roles() -> list[tuple[str, Run, int]]:
-    cores = len(os.sched_getaffinity(0))
+    # A core is left to the queue and the deliveries: a network role more than that costs more in switches than it gains.
+    smtpds = max(1, len(os.sched_getaffinity(0)) - 1)
     return [
         ("queue", queue.run, 1),
         ("owner", owner.run, 1),
         ("users", users.run, 1),
         ("auth", auth.run, 1),
-        ("smtpd", smtpd.run, cores),
+        ("smtpd", smtpd.run, smtpds),
         ("pop3d", pop3d.run, 1),
     ]
 
