@@ -22,7 +22,7 @@ from pillarbox.net import listening
 from pillarbox.roles import auth, owner, pop3d, queue, smtpd, users
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
-from pillarbox.roles.log import Log
+from pillarbox.roles.log import STANDARD_ERROR, Log
 from pillarbox.roles.process import become, raise_descriptor_limit
 from pillarbox.roles.supervisor import Run, Supervisor
 from pillarbox.status import Failure, Status
@@ -39,6 +39,7 @@ class CannotServe(Failure):
 
 def serve(home: Path) -> int:
     """Serve from `home` until SIGTERM or SIGINT; the exit status. Raises Failure before anything is served."""
+    _open_standard()
     for line in create(home):
         print(line, flush=True)
     lock = Lock(home)
@@ -67,6 +68,14 @@ def serve(home: Path) -> int:
     status = Supervisor(house, _roles(), log, announce).run()
     lock.release()
     return status
+
+
+def _open_standard() -> None:
+    """Whoever started us may have closed descriptors 0 to 2. None of our files may become one of them: the log goes
+    to 2."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(descriptor)
 
 
 def _roles() -> list[tuple[str, Run, int]]:
