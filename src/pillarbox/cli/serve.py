@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 from pillarbox.cli.create import create
@@ -76,6 +77,7 @@ def _open_standard() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
         pass
     os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
 
 
 def _roles() -> list[tuple[str, Run, int]]:
