@@ -81,7 +81,7 @@ def _open_standard() -> None:
 
 
 def _roles() -> list[tuple[str, Run, int]]:
-    # A core is left to the queue and the deliveries: a network role more than that costs more in switches than it gains.
+    # A core is left to the queue and the deliveries: one more network role costs more in switches than it gains.
     smtpds = max(1, len(os.sched_getaffinity(0)) - 1)
     return [
         ("queue", queue.run, 1),
