@@ -13,8 +13,11 @@ import pytest
 from pillarbox.cli import certificate, check
 from pillarbox.cli.create import create
 from pillarbox.cli.finding import Premises
+from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
+from pillarbox.cli.layout import role_user
 from pillarbox.cli.main import status
+from pillarbox.control.table import read
 from tests.cli.conftest import AsNobody
 
 Captured = pytest.CaptureFixture[str]
@@ -230,3 +233,28 @@ def test_what_may_not_be_looked_at_is_said(good: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(check, "_users", closed)
     assert problems(good) == ["/x/y: cannot look at it: Permission denied: run check as root, or as the home's owner"]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("file", "closed", "mode", "remedy"),
+    [
+        ("control/rcpthosts", "control/rcpthosts", 0o600, "chmod o+r '{home}/control/rcpthosts'"),
+        ("users/cdb", "users", 0o700, "chmod o+x '{home}/users'"),
+        (
+            "tls/key.pem",
+            "tls/key.pem",
+            0o600,
+            "chgrp pillarbox '{home}/tls/key.pem' && chmod g=r '{home}/tls/key.pem'",
+        ),
+    ],
+)
+def test_what_the_roles_cannot_read_is_found(good: Path, file: str, closed: str, mode: int, remedy: str) -> None:
+    (good / closed).chmod(mode)
+    assert f"{good / file}: pillarbox cannot read it: {remedy.format(home=good)}" in problems(good)
+
+
+def test_the_login_that_is_printed_again_is_one_at_this_host(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"secret")))
+    assert status(["account", "add", "jim@mx.example.org", "--password-stdin"]) == 0
+    assert first_account(good, read(good / "control")[0], role_user()) == ("jim@mx.example.org", None)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pillarbox.cli import network
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
-from pillarbox.cli.layout import PLACES, Place, User, broken_assign, caller, mode, role_user, unreachable
+from pillarbox.cli.layout import PLACES, Place, User, broken_assign, caller, mode, role_user, unreachable, unreadable
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
@@ -55,6 +55,7 @@ def findings(home: Path) -> Iterator[Finding]:
     for place in PLACES:
         yield from _place(premises, place)
     yield from _control(home / "control", complaints)
+    yield from _readable(premises)
     for part in (_routes, _users, _mailboxes, _queue, network.certificates, network.ports):
         yield from _looking(part, premises)
     yield from network.records(settings)
@@ -88,6 +89,20 @@ def _reach(premises: Premises) -> Iterator[Finding]:
         yield ok(str(premises.home), f"{premises.user.name} can enter it")
     else:
         yield problem(str(premises.home), f"{premises.user.name} cannot enter {closed}", f"chmod o+x {quoted(closed)}")
+
+
+def _readable(premises: Premises) -> Iterator[Finding]:
+    """Files that the roles read as their user; serve itself reads some of them earlier, as root."""
+    home, user = premises.home, premises.user
+    key = home / premises.settings.tlskey
+    plain = [*sorted((home / "control").iterdir()), home / "users" / "cdb", home / premises.settings.tlscert]
+    for file in (*plain, key):
+        closed = unreadable(file, user) if file.exists() else None
+        if closed is not None:
+            name = quoted(closed)
+            secret = f"chgrp {user.name} {name} && chmod g=r {name}"
+            remedy = secret if closed == key else f"chmod o+{'x' if closed.is_dir() else 'r'} {name}"
+            yield problem(str(file), f"{user.name} cannot read it", remedy)
 
 
 def _place(premises: Premises, place: Place) -> Iterator[Finding]:

@@ -16,12 +16,14 @@ PASSWORD_OCTETS = 15  # of chance: 120 bits, 20 characters
 
 
 def first_account(home: Path, settings: Settings, user: User) -> tuple[str | None, str | None]:
-    """(login, password) of the account made just now; (login of one that is there, None) when there are accounts; two
-    Nones where all were removed again, or where the host's mail belongs to its own users. Raises Failure, OSError."""
-    for account in accounts.list(home):
-        if account.login:
-            return account.address.decode("utf-8", "backslashreplace"), None
+    """(login, password) of the account made just now; (login of one that is there, at this host if there is, None) when
+    there are accounts; two Nones where all were removed again, or where the host's mail belongs to its own users.
+    Raises Failure, OSError."""
     me = settings.me.lower()
+    there = [account.address for account in accounts.list(home) if account.login]
+    if there:
+        ours = [address for address in there if address.endswith(b"@" + me)]
+        return (ours or there)[0].decode("utf-8", "backslashreplace"), None
     if (home / "users" / "passwords").exists() or me in settings.locals:
         return None, None
     login = f"{_name(os.environ)}@{me.decode('ascii')}"

@@ -76,7 +76,16 @@ def role_user() -> User:
 def unreachable(directory: Path, user: User) -> Path | None:
     """The first directory on the way to `directory`, or itself, that `user` may not enter; None when he can. Asks the
     kernel, as that user, in a child process; only root can ask for somebody else."""
-    ways = [*reversed(directory.parents), directory]
+    return _first_closed([*reversed(directory.parents), directory], os.X_OK, user)
+
+
+def unreadable(file: Path, user: User) -> Path | None:
+    """The first directory on the way to `file` that `user` may not enter, or the file when he may not read it."""
+    return _first_closed([*reversed(file.parents), file], os.R_OK, user)
+
+
+def _first_closed(ways: list[Path], last: int, user: User) -> Path | None:
+    """`last`: what is wanted of the last one; the others are to be entered."""
     child = os.fork()
     if child == 0:
         try:
@@ -84,7 +93,8 @@ def unreachable(directory: Path, user: User) -> Path | None:
                 os.setgroups([])
                 os.setresgid(user.gid, user.gid, user.gid)
                 os.setresuid(user.uid, user.uid, user.uid)
-            closed = (at for at, way in enumerate(ways) if way.exists() and not os.access(way, os.X_OK))
+            wanted = [os.X_OK] * (len(ways) - 1) + [last]
+            closed = (at for at, way in enumerate(ways) if way.exists() and not os.access(way, wanted[at]))
             os._exit(next(closed, 255))
         finally:
             os._exit(254)
