@@ -203,11 +203,12 @@ class Queue:
         self._marked = 0.0
         schedule.settled(len(marks))
         self._note_marks(now)
-        incarnation = self._engine.incarnation
         for one, number in zip(waiting, receipt.accepted, strict=True):
             one.link.send(Verb.COMMITTED, one.tag, b"%d" % number)
+        self._rounds.flush()  # clients hear of it while the rest of the round is done
+        incarnation = self._engine.incarnation
+        for one, number in zip(waiting, receipt.accepted, strict=True):
             self._handout.accepted(number, one.draft, incarnation)
-        self._rounds.flush()
         self._handout.ended(receipt.ended)
 
     def _say_full(self, failure: QueueFull) -> None:
