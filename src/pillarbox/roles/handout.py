@@ -22,7 +22,8 @@ from pillarbox.roles.verbs import Verb
 from pillarbox.routing import Local, Routing
 from pillarbox.status import Failure, Status, SystemTrouble
 
-BODIES_IN_MEMORY = 16 << 20  # octets of committed messages kept for their first delivery
+IN_MEMORY = 16 << 20  # octets of committed messages kept for their first delivery, with their recipients
+OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; ten times that for a message
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
 INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
 RECIPIENTS_AT_ONCE = 500  # in a frame: with the longest addresses they fit in beside the body
@@ -116,15 +117,15 @@ class Handout:
 
     def _remember(self, fresh: _Fresh) -> None:
         self._fresh[fresh.message.id] = fresh
-        self._octets += len(fresh.body or b"")
-        while self._octets > BODIES_IN_MEMORY:
+        self._octets += _octets(fresh)
+        while self._octets > IN_MEMORY:
             _number, oldest = self._fresh.popitem(last=False)
-            self._octets -= len(oldest.body or b"")
+            self._octets -= _octets(oldest)
 
     def _forget(self, number: int) -> None:
         fresh = self._fresh.pop(number, None)
         if fresh is not None:
-            self._octets -= len(fresh.body or b"")
+            self._octets -= _octets(fresh)
 
     def _find(self, number: int) -> _Fresh | None:
         fresh = self._fresh.get(number)
@@ -253,6 +254,12 @@ class Handout:
             f"status: local {running}/{local.total} remote 0/{remote.total}",
             "status", local=running, local_limit=local.total, remote=0, remote_limit=remote.total,
         )  # fmt: skip
+
+
+def _octets(fresh: _Fresh) -> int:
+    """What it takes of our memory, about."""
+    addresses = fresh.addresses
+    return len(fresh.body or b"") + sum(map(len, addresses)) + OVERHEAD * (len(addresses) + 10)
 
 
 def _memory_file(body: bytes) -> int:
