@@ -13,7 +13,7 @@ import pytest
 
 from pillarbox.control.table import Settings, read
 from pillarbox.envelope import Envelope
-from pillarbox.queue.engine import Draft, State
+from pillarbox.queue.engine import Draft, Message, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
 from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link
@@ -179,3 +179,21 @@ def test_messages_that_stay_in_the_queue_do_not_stay_in_memory_for_their_recipie
     for number in range(101, 20_101):
         handout.accepted(number, few, engine.incarnation)
     assert len(handout._fresh) < 17_000
+
+
+def test_a_message_that_is_not_in_memory_is_read_once_for_all_its_recipients(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "".join(f"host{n}.example:a{n}\n" for n in range(50))), silent)
+    accept(engine, draft(1, recipients=50))
+    handout.read_ahead()
+    read: list[int] = []
+    body = engine.body
+
+    def counted(message: Message) -> bytes:
+        read.append(message.id)
+        return body(message)
+
+    monkeypatch.setattr(engine, "body", counted)
+    handout.start(links[0], BIRTH)
+    assert len(heard(links)) == 50 and len(read) == 1

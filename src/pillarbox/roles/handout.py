@@ -22,7 +22,7 @@ from pillarbox.roles.verbs import Verb
 from pillarbox.routing import Local, Routing
 from pillarbox.status import Failure, Status, SystemTrouble
 
-IN_MEMORY = 16 << 20  # octets of committed messages kept for their first delivery, with their recipients
+IN_MEMORY = 16 << 20  # octets of messages kept for their deliveries, with their recipients
 OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; ten times that for a message
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
 INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
@@ -136,7 +136,9 @@ class Handout:
             return None
         message, recipients = entry
         body = None if message.spool else self._engine.body(message)
-        return _Fresh(message, [recipient.address for recipient in recipients], body)
+        fresh = _Fresh(message, [recipient.address for recipient in recipients], body)
+        self._remember(fresh)  # its other recipients mostly come next
+        return fresh
 
     # handing out
 
