@@ -11,6 +11,7 @@ import pytest
 
 from pillarbox.queue.engine import QueueFull, SpoolFile
 from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.roles import intake as module
 from pillarbox.roles.intake import Intake
 from pillarbox.roles.link import Frame, Link, refusal
 from pillarbox.roles.verbs import Verb
@@ -125,3 +126,27 @@ def test_recipients_of_several_frames_are_one_envelope(engine: SqliteEngine, lin
     intake.hear(links[0], Frame(Verb.RECIPIENTS, 1, [b"too@late"], []), 1000)
     (waiting,) = intake.take()
     assert waiting.draft.envelope.recipients == (b"a@b", b"c@d", b"e@f", b"g@h")
+
+
+def test_many_drafts_under_way_do_not_fill_the_memory(
+    engine: SqliteEngine, links: tuple[Link, Link], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 250)
+    intake = Intake(engine.spool, 100)
+
+    def begin(tag: int) -> None:
+        intake.hear(links[0], Frame(Verb.START, tag, [KEY], []), 1000)
+        intake.hear(links[0], Frame(Verb.BLOCK, tag, [b"x" * 90], []), 1000)
+
+    for tag in range(1, 6):
+        begin(tag)
+    assert len(spooled(tmp_path)) == 3
+    intake.hear(links[0], Frame(Verb.ABORT, 1, [], []), 1000)
+    intake.hear(links[0], Frame(Verb.COMMIT, 5, [b"", b"c@d"], []), 1000)
+    begin(6)
+    begin(7)
+    assert len(spooled(tmp_path)) == 4
+    (waiting,) = intake.take()
+    assert waiting.draft.spool is not None and waiting.draft.size == 90
+    intake.lost(links[0])
+    assert intake._in_memory == 0

@@ -17,6 +17,7 @@ from pillarbox.roles.verbs import Verb
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
 OPEN_DRAFTS = 10_000  # large ones under way at once
+IN_MEMORY = 32 << 20  # octets of them all; what has no room there goes to a file before its own limit
 TOO_MANY = Refusal(Status(4, 3, 2), "too many messages at once, try again later")
 NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
 
@@ -45,6 +46,7 @@ class _Open:
     recipients: list[bytes] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     size: int = 0
+    counted: int = 0  # octets of it in Intake's count of what is in memory
     file: SpoolFile | None = None
 
 
@@ -55,6 +57,7 @@ class Intake:
         self._spool = spool
         self.limit = limit
         self._open: dict[tuple[Link, int], _Open] = {}
+        self._in_memory = 0
         self.waiting: list[Waiting] = []
         self._ids = (os.getuid(), os.getpid())
 
@@ -94,9 +97,9 @@ class Intake:
                 self._open[link, tag].recipients += frame.fields
         elif verb is Verb.COMMIT:
             sender, *recipients = frame.fields
-            if (link, tag) in self._open:
-                opened = self._open.pop((link, tag))
-                self._complete(link, tag, opened, Envelope(sender, (*opened.recipients, *recipients)), now)
+            closed = self._close(link, tag)
+            if closed is not None:
+                self._complete(link, tag, closed, Envelope(sender, (*closed.recipients, *recipients)), now)
             else:
                 link.refuse(tag, NONSENSE)
         elif verb is Verb.ABORT:
@@ -111,11 +114,14 @@ class Intake:
             opened.file.write(block)
         else:
             opened.blocks.append(block)
-            if opened.size > self.limit:
+            opened.counted += len(block)
+            self._in_memory += len(block)
+            if opened.size > self.limit or self._in_memory > IN_MEMORY:
                 self._to_file(opened)
         link.send(Verb.TAKEN, tag, b"%d" % len(block))
 
     def _to_file(self, opened: _Open) -> None:
+        self._discount(opened)
         opened.file = self._spool()
         for block in opened.blocks:
             opened.file.write(block)
@@ -135,8 +141,18 @@ class Intake:
         draft = Draft(opened.key, envelope, now, uid, pid, opened.size, body, spool)
         self.waiting.append(Waiting(link, tag, draft, opened.file))
 
-    def _drop(self, link: Link, tag: int) -> None:
+    def _close(self, link: Link, tag: int) -> _Open | None:
         opened = self._open.pop((link, tag), None)
+        if opened is not None:
+            self._discount(opened)
+        return opened
+
+    def _discount(self, opened: _Open) -> None:
+        self._in_memory -= opened.counted
+        opened.counted = 0
+
+    def _drop(self, link: Link, tag: int) -> None:
+        opened = self._close(link, tag)
         if opened is not None and opened.file is not None:
             opened.file.discard()
 
