@@ -83,7 +83,9 @@ def test_more_certificates_than_a_frame_carries_are_all_served(home: Path) -> No
     before = descriptors()
 
     async def take() -> None:
-        role = Connections("pop3d", house, theirs, welcome=never, attach=never, full=b"", log=Log("pop3d", False))
+        role = Connections(
+            "pop3d", house, theirs, welcome=never, attach=never, full=b"", descriptors=3, log=Log("pop3d", False)
+        )
         boss._send_certificates(process)
         for _ in range(20):
             boss._round(0)
@@ -109,7 +111,9 @@ def test_a_role_whose_supervisor_died_before_it_sent_certificates_ends(home: Pat
     ours.close()
 
     async def serve() -> None:
-        role = Connections("pop3d", house, theirs, welcome=never, attach=never, full=b"", log=Log("pop3d", False))
+        role = Connections(
+            "pop3d", house, theirs, welcome=never, attach=never, full=b"", descriptors=3, log=Log("pop3d", False)
+        )
         async with asyncio.timeout(5):
             await role.serve()
 

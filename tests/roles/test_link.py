@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 from collections.abc import Iterator
@@ -83,6 +84,27 @@ def test_descriptors_ride_on_their_own_frames() -> None:
         assert os.read(frame.descriptors[0], 10) == b"%d" % frame.tag
         os.close(frame.descriptors[0])
         os.close(writing)
+    queue.close()
+    owner.close()
+
+
+def test_who_has_no_room_for_a_descriptor_ends_rather_than_go_on_without_it() -> None:
+    """It would be cut off from that peer for good: nobody brings a second link between two that live."""
+    one, other = socket.socketpair()
+    queue, owner = Link.between("queue", "owner", one), Link.between("owner", "queue", other)
+    reading, writing = os.pipe()
+    queue.send(Verb.DELIVER, 1, b"457", descriptors=[reading])
+    queue.flush()
+    free = os.dup(writing)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match="descriptors"):
+            owner.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    os.close(writing)
     queue.close()
     owner.close()
 

@@ -23,9 +23,10 @@ from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.looplink import LoopLink
+from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import SUPERVISOR_SAYS, Verb
 
-CONNECTIONS = 4000  # of one process; more are turned away at once
+CONNECTIONS = 4000  # of one process, where it may have so many descriptors; more are turned away at once
 CONNECTIONS_OF_ONE = 200  # from one client address; loopback may have them all
 IMPLICIT_TLS = ("submissions", "pop3s")
 SWEEP_PERIOD = 1.0  # seconds
@@ -35,7 +36,8 @@ Welcome = Callable[[Listener, str, Callable[[Conversation], None]], Conversation
 
 class Connections:
     """`welcome(listener, client address, gone)` makes the conversation with a new client; `attach(peer, link)` gets
-    each link to another role; `full` is what a client hears that is turned away."""
+    each link to another role; `full` is what a client hears that is turned away; `descriptors` is how many a client
+    needs at most."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Connections:
         welcome: Welcome,
         attach: Callable[[str, Link], None],
         full: bytes,
+        descriptors: int,
         log: Log,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -53,6 +56,7 @@ class Connections:
         self.context: ssl.SSLContext | None = None
         self._arriving: dict[str, int] = {}  # certificates that have come, while others have not
         self.full = full
+        self._most = affordable(CONNECTIONS, descriptors)
         self._role, self._welcome, self._attach, self._log = role, welcome, attach, log
         self._open: set[Conversation] = set()
         self._from: Counter[str] = Counter()
@@ -91,7 +95,7 @@ class Connections:
         if listener.service in IMPLICIT_TLS and self.context is None:
             self._turned_away(client, "no certificate")  # never in clear on a port that promises TLS
             return None
-        if self._draining or len(self._open) >= CONNECTIONS or self._too_many(client):
+        if self._draining or len(self._open) >= self._most or self._too_many(client):
             self._turned_away(client, "too many connections")
             return None
 

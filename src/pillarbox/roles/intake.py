@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import KEY_OCTETS, Draft, SpoolFile
 from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import Verb
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
-OPEN_DRAFTS = 10_000  # large ones under way at once
+OPEN_DRAFTS = 10_000  # large ones under way at once, where this process may have so many descriptors
 IN_MEMORY = 32 << 20  # octets of them all; what has no room there goes to a file before its own limit
 TOO_MANY = Refusal(Status(4, 3, 2), "too many messages at once, try again later")
 NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
@@ -58,6 +59,7 @@ class Intake:
         self.limit = limit
         self._open: dict[tuple[Link, int], _Open] = {}
         self._in_memory = 0
+        self._most = affordable(OPEN_DRAFTS, 2)  # as many again are on their way to be delivered
         self.waiting: list[Waiting] = []
         self._ids = (os.getuid(), os.getpid())
 
@@ -86,7 +88,7 @@ class Intake:
                 self._to_file(opened)
             self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
         elif verb is Verb.START:
-            if len(self._open) >= OPEN_DRAFTS or len(frame.fields[0]) != KEY_OCTETS:
+            if len(self._open) >= self._most or len(frame.fields[0]) != KEY_OCTETS:
                 link.refuse(tag, TOO_MANY)
                 return
             self._open[link, tag] = _Open(frame.fields[0])

@@ -22,7 +22,8 @@ from pillarbox.status import Refusal, Status
 FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
 READ_SIZE = 256 << 10  # octets
 LARGEST_TAG = 0xFFFFFFFF
-DESCRIPTORS_AT_ONCE = 250  # the kernel takes 253 in one message
+DESCRIPTORS_AT_ONCE = 253  # the kernel takes no more in one message
+NO_DESCRIPTORS = "no descriptors left: raise the limit of open files"
 _HEADER = struct.Struct("<IBBII")
 _FEW_LENGTHS = [struct.Struct(f"<{count}I") for count in range(32)]
 # One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
@@ -129,9 +130,11 @@ class Link:
     # receiving
 
     def receive(self) -> list[Frame]:
-        """All whole frames that have come, at most about READ_SIZE octets of them. Raises LinkLost."""
+        """All whole frames that have come, at most about READ_SIZE octets of them. Raises LinkLost; SystemExit when
+        descriptors of theirs are lost because we have too many: what they were for is lost for good, and only a new
+        start makes it whole."""
         try:
-            octets, ancillary, _flags, _ = self._sock.recvmsg_into([_BUFFER], _SPACE, socket.MSG_CMSG_CLOEXEC)
+            octets, ancillary, flags, _ = self._sock.recvmsg_into([_BUFFER], _SPACE, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return []
         except OSError as problem:
@@ -139,6 +142,8 @@ class Link:
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self._descriptors.extend(_received(rights))
+        if flags & socket.MSG_CTRUNC:
+            raise SystemExit(NO_DESCRIPTORS)
         if not octets:
             raise LinkLost("closed")
         return self._frames(bytes(_BUFFER[:octets]))

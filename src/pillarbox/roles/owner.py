@@ -16,6 +16,7 @@ from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
+from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import MAY_SAY, Verb
 from pillarbox.routing import shown_local
@@ -27,7 +28,9 @@ BATCH_MESSAGES = 64
 BATCH_OCTETS = 1 << 20
 BATCH_TIME = 0.010  # seconds that the first delivery of a batch waits for company
 LISTINGS_AT_ONCE = 2000  # in one frame
-MAILDROPS = 1000  # open at once
+MAILDROPS = 1000  # open at once, where this process may have so many descriptors
+MAILDROP_DESCRIPTORS = 5  # of each: its socket, three directories, and a message or the lock
+DELIVERY_DESCRIPTORS = 400  # for the Maildirs and bodies of a batch
 PASSWD_LIMIT = 4096  # octets of a mailbox's passwd file
 NO_MESSAGE = Refusal(Status(5, 1, 2), "no such message")
 TOO_MANY = Refusal(Status(4, 3, 2), "too many mailboxes in use, try again later")
@@ -54,6 +57,7 @@ class Owner:
         self._log = Log("owner", house.settings.logformat == "json")
         self._batch = _Batch()
         self._maildrops: dict[Link, tuple[str, Maildrop | None]] = {}
+        self._most = affordable(MAILDROPS, MAILDROP_DESCRIPTORS, DELIVERY_DESCRIPTORS)
         self._reload()
 
     def _reload(self) -> None:
@@ -144,7 +148,7 @@ class Owner:
         """auth says that the holder of the other end of this socket may use this maildrop."""
         home, extension = frame.fields
         link = Link(socket.socket(fileno=frame.descriptors[0]), MAY_SAY[("pop3d", "maildrop")])
-        if len(self._maildrops) >= MAILDROPS:
+        if len(self._maildrops) >= self._most:
             link.refuse(0, TOO_MANY)
             link.flush()
             link.close()

@@ -30,6 +30,7 @@ from pillarbox.status import Refusal, Status
 
 BLOCK = 64 << 10  # octets of a message read at a time
 DELETED_AT_ONCE = 50_000  # messages, in one frame
+DESCRIPTORS = 3  # of one client: its own, the maildrop's, a message's
 IDLE = 600.0  # seconds of silence; RFC 1939 section 3 wants at least ten minutes
 TOTAL = 4 * 3600.0  # seconds of one session
 FULL = b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
@@ -204,8 +205,9 @@ class Pop3d:
         self._log = Log("pop3d", house.settings.logformat == "json")
         self._logins = Logins("pop3d", self._log)
         self._connections = Connections(
-            "pop3d", house, control, welcome=self._welcome, attach=self._attach, full=FULL, log=self._log
-        )
+            "pop3d", house, control, welcome=self._welcome, attach=self._attach,
+            full=FULL, descriptors=DESCRIPTORS, log=self._log,
+        )  # fmt: skip
         self._pid = os.getpid()
 
     async def serve(self) -> None:

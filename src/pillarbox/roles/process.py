@@ -10,6 +10,7 @@ import signal
 
 # Sessions and frames are freed by counting; the collector is there for the odd cycle and need not look often.
 GARBAGE = (20_000, 20, 50)
+SPARE = 64  # descriptors: links, listening sockets, files that are open for a moment
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
@@ -57,6 +58,13 @@ def raise_descriptor_limit() -> int:
     wanted = min(hard, 1 << 16) if hard != resource.RLIM_INFINITY else 1 << 16
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
+
+
+def affordable(most: int, each: int, spare: int = SPARE) -> int:
+    """How many things, at most `most`, this process may have open at a time when each takes `each` descriptors and
+    `spare` are for everything else. A process without descriptors could not even take in a new link."""
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if limit == resource.RLIM_INFINITY else max(1, min(most, (limit - spare) // each))
 
 
 def keep_only(descriptors: set[int]) -> None:

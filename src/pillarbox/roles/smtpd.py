@@ -135,7 +135,7 @@ class Smtpd:
         self.logins = Logins("smtpd", self._log)
         self._connections = Connections(
             "smtpd", house, control, welcome=self._welcome, attach=self._attach,
-            full=r.BUSY.encode(Dialect.MODERN), log=self._log,
+            full=r.BUSY.encode(Dialect.MODERN), descriptors=1, log=self._log,
         )  # fmt: skip
         self._settle()
 

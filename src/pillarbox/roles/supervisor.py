@@ -200,7 +200,10 @@ class Supervisor:
             process.run(self._house, control)
             status = 0
         except SystemExit as end:
-            status = int(end.code or 0)
+            if isinstance(end.code, str):
+                self._log.say(f"alert: {process.role}: {end.code}", "role-failed", why=end.code)
+            else:
+                status = end.code or 0
         except Failure as failure:
             self._log.say(f"alert: {process.role}: {failure.text}", "role-failed", why=failure.text)
         except BaseException:
