@@ -50,7 +50,7 @@ _VERBS = {int(verb): verb for verb in Verb}
 class Link:
     """One end of a socketpair between two roles. `hears` is the closed list of verbs the peer may say."""
 
-    __slots__ = ("_arrived", "_descriptors", "_leaving", "_parting", "_sock", "backlog", "hears")
+    __slots__ = ("_arrived", "_descriptors", "_leaving", "_parting", "_sock", "backlog", "dry", "hears")
 
     def __init__(self, sock: socket.socket, hears: frozenset[Verb]) -> None:
         sock.setblocking(False)
@@ -61,6 +61,7 @@ class Link:
         self._leaving: deque[tuple[bytes, Sequence[int]]] = deque()  # bytes not yet sent, descriptors that ride on them
         self._parting: list[bytes] = []  # frames without descriptors, joined at the next flush
         self.backlog = 0
+        self.dry = True  # the last `receive` found nothing
 
     @classmethod
     def between(cls, us: str, them: str, sock: socket.socket) -> Link:
@@ -135,7 +136,9 @@ class Link:
         start makes it whole."""
         try:
             octets, ancillary, flags, _ = self._sock.recvmsg_into([_BUFFER], _SPACE, socket.MSG_CMSG_CLOEXEC)
+            self.dry = False
         except BlockingIOError:
+            self.dry = True
             return []
         except OSError as problem:
             raise LinkLost(str(problem)) from None

@@ -55,13 +55,18 @@ class LoopLink:
         self._writing = not done
 
     def _readable(self) -> None:
-        try:
-            frames = self.link.receive()
-        except LinkLost:
-            self.close()
-            return
-        for frame in frames:
-            self._hear(frame)
+        """Take in all there is, to the end: when the peer died with words of ours unread, uvloop calls this once and
+        never again."""
+        while self.open:
+            try:
+                frames = self.link.receive()
+            except LinkLost:
+                self.close()
+                return
+            if self.link.dry:
+                return
+            for frame in frames:
+                self._hear(frame)
 
     def close(self) -> None:
         """Cut the link and tell `lost`."""
