@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from pillarbox.roles.link import Frame, Link
-from pillarbox.roles.looplink import LoopLink
+from pillarbox.roles.looplink import LoopLink, Questions
 from pillarbox.roles.verbs import Verb
 
 uvloop = pytest.importorskip("uvloop")
@@ -46,5 +47,23 @@ def test_a_peer_that_dies_with_words_unread_on_both_sides_is_missed(loops: Loops
         await asyncio.sleep(0.05)
         assert [frame.verb for frame in heard] == [Verb.TAKEN]
         assert lost == [True] and not link.open
+
+    run(loops, scene())
+
+
+def test_what_is_sent_to_nobody_leaves_no_descriptor_open(loops: Loops) -> None:
+    """auth's answer to a pop3d that died meanwhile: the maildrop's other end would be held open by it for ever."""
+
+    async def scene() -> None:
+        one, other = socket.socketpair()
+        link = LoopLink(asyncio.get_running_loop(), Link.between("auth", "pop3d", one), print, print)
+        link.close()
+        other.close()
+        ours, theirs = socket.socketpair()
+        ours.settimeout(1)
+        link.send(Verb.IDENTITY, 1, descriptors=[os.dup(theirs.fileno())])
+        Questions().say(2, Verb.IDENTITY, descriptors=[theirs.detach()])
+        assert ours.recv(1) == b""
+        ours.close()
 
     run(loops, scene())

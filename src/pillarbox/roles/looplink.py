@@ -28,8 +28,9 @@ class LoopLink:
         loop.add_reader(link.fileno(), self._readable)
 
     def send(self, verb: Verb, tag: int, *fields: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Queue a frame for this turn's end."""
+        """Queue a frame for this turn's end. Descriptors are taken over, also when nobody is there any more."""
         if not self.open:
+            _close(descriptors)
             return
         self.link.send(verb, tag, *fields, descriptors=descriptors)
         self._soon()
@@ -124,6 +125,7 @@ class Questions:
         if self.link is not None:
             self.link.send(verb, tag, *fields, descriptors=descriptors)
         else:
+            _close(descriptors)
             answer = self._asked.pop(tag, None)
             if answer is not None:
                 asyncio.get_running_loop().call_soon(answer, None)
@@ -139,8 +141,7 @@ class Questions:
         elif self.unasked is not None:
             self.unasked(frame)
         else:
-            for descriptor in frame.descriptors:
-                os.close(descriptor)
+            _close(frame.descriptors)
 
     def _gone(self) -> None:
         self.link = None
@@ -149,3 +150,8 @@ class Questions:
             answer(None)
         if self.away is not None:
             self.away()
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
