@@ -111,7 +111,7 @@ def converse(
             streams[1].transport.abort()
             server.close()
             if house.current is not None:
-                house.current._abort()
+                house.current.abort()
             await asyncio.sleep(0.05)
 
     asyncio.run(run())

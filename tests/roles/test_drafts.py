@@ -216,3 +216,17 @@ def test_a_large_draft_is_one_also_when_tags_begin_anew() -> None:
         assert {frame.tag for frame in said} == {1}
 
     play(scene)
+
+
+def test_the_end_of_a_forgotten_draft_is_not_that_of_the_next_one() -> None:
+    async def scene(played: Played) -> None:
+        played.draft.open()
+        await played.die()
+        played.draft.write(b"x" * (SMALL + 1))  # the queue is away: its answer, that there is none, comes a turn later
+        played.draft.abort()
+        played.start()
+        assert played.draft.open() is None
+        await asyncio.sleep(0.01)
+        assert played.draft.write(b"body\n") is None
+
+    play(scene)

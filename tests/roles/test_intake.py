@@ -150,3 +150,22 @@ def test_many_drafts_under_way_do_not_fill_the_memory(
     assert waiting.draft.spool is not None and waiting.draft.size == 90
     intake.lost(links[0])
     assert intake._in_memory == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [KEY[1:], b"", b"body\n", b"c@d"],
+        [KEY, b"x" * 900, b"body\n", b"c@d"],
+        [KEY, b"", b"body\n", b"c@d", b"x" * 900],
+    ],
+    ids=["key", "sender", "recipient"],
+)
+def test_what_no_honest_smtpd_sends_is_refused(
+    engine: SqliteEngine, links: tuple[Link, Link], tmp_path: Path, fields: list[bytes]
+) -> None:
+    intake = Intake(engine.spool, 2)
+    intake.hear(links[0], Frame(Verb.MESSAGE, 7, fields, []), 1000)
+    (refused,) = said(links)
+    assert (refused.verb, refused.tag) == (Verb.REFUSED, 7)
+    assert intake.take() == [] and spooled(tmp_path) == []

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from pillarbox.roles.link import FRAME_LIMIT, Frame, Link, LinkLost, refusal
-from pillarbox.roles.verbs import MAY_SAY, PAIRS, ROLE_SAYS, SUPERVISOR_SAYS, Verb
+from pillarbox.roles.verbs import FIELDS, MAY_SAY, PAIRS, ROLE_SAYS, SUPERVISOR_SAYS, Verb
 from pillarbox.status import Refusal, Status
+
+FACTS = (b"457", b"0a1b2c3d", b"1700000000", b"0", b"5", b"ann@example.net", b"body\n")  # of a DELIVER
 
 
 @pytest.fixture
@@ -71,8 +73,8 @@ def test_descriptors_ride_on_their_own_frames() -> None:
     queue, owner = Link.between("queue", "owner", one), Link.between("owner", "queue", other)
     ends = [os.pipe() for _ in range(3)]
     for number, (reading, _writing) in enumerate(ends):
-        queue.send(Verb.DELIVER, number, b"before")
-        queue.send(Verb.DELIVER, 10 + number, b"with", descriptors=[reading])
+        queue.send(Verb.DELIVER, number, *FACTS)
+        queue.send(Verb.DELIVER, 10 + number, *FACTS, descriptors=[reading])
     queue.flush()
     frames: list[Frame] = []
     while len(frames) < 6:
@@ -146,6 +148,49 @@ def test_nonsense_cuts_the_link(octets: bytes) -> None:
         queue.receive()
     one.close()
     queue.close()
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [(Verb.MESSAGE, 2), (Verb.START, 0), (Verb.BLOCK, 0), (Verb.COMMIT, 0), (Verb.ASK, 0), (Verb.ASK, 2)],
+)
+def test_a_frame_with_too_few_fields_or_too_many_cuts_the_link(
+    pair: tuple[Link, Link], verb: Verb, fields: int
+) -> None:
+    smtpd, queue = pair
+    smtpd.send(verb, 1, *[b"x"] * fields)
+    smtpd.flush()
+    with pytest.raises(LinkLost, match="so"):
+        queue.receive()
+
+
+def test_a_descriptor_where_none_belongs_cuts_the_link_and_is_closed(pair: tuple[Link, Link]) -> None:
+    smtpd, queue = pair
+    reading, writing = os.pipe()
+    smtpd.send(Verb.START, 1, b"k" * 16, descriptors=[reading])
+    smtpd.flush()
+    with pytest.raises(LinkLost, match="so"):
+        queue.receive()
+    queue.close()
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    os.close(writing)
+
+
+def test_every_verb_has_its_fields() -> None:
+    assert set(FIELDS) == set(Verb)
+
+
+def test_a_descriptor_sent_on_a_closed_link_is_closed() -> None:
+    one, other = socket.socketpair()
+    queue = Link.between("queue", "owner", one)
+    queue.close()
+    reading, writing = os.pipe()
+    queue.send(Verb.DELIVER, 1, *FACTS, descriptors=[reading])
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    os.close(writing)
+    other.close()
 
 
 def test_a_closed_peer_is_a_lost_link(pair: tuple[Link, Link]) -> None:

@@ -16,6 +16,7 @@ from pillarbox.roles.logins import Logins
 from pillarbox.roles.pop3d import RetrievalExecutor
 from pillarbox.roles.verbs import MAY_SAY, Verb
 from pillarbox.sessions.effects import Authenticate, OpenMaildrop, SendContent, UpdateMaildrop
+from pillarbox.status import Refusal
 
 LOGIN = Authenticate(Password(b"joe@example.org", b"secret"))
 
@@ -27,6 +28,7 @@ class Played:
         self.loop = asyncio.get_running_loop()
         self.results: list[Any] = []
         self.said = b""
+        self.aborted = False
         logins = Logins("pop3d", Log("pop3d", as_json=False))
         ours, theirs = socket.socketpair()
         logins.questions.attach(self.loop, Link.between("pop3d", "auth", ours))
@@ -41,6 +43,9 @@ class Played:
     def write(self, octets: bytes) -> bool:
         self.said += octets
         return True
+
+    def abort(self) -> None:
+        self.aborted = True
 
     async def heard(self, link: Link) -> Frame:
         """The next frame that the executor said to `link`."""
@@ -142,6 +147,26 @@ def test_content_that_comes_too_late_is_not_sent() -> None:
         assert is_let_go(maildrop)
         await asyncio.sleep(0.02)
         assert played.said == b""
+        maildrop.close()
+
+    play(scene)
+
+
+def test_a_message_that_cannot_be_read_is_refused_and_half_of_one_ends_the_connection() -> None:
+    async def scene(played: Played) -> None:
+        maildrop = await played.welcome(await played.ask_login())
+        played.results.clear()
+        played.executor.execute(SendContent(1, None, b"+OK 5 octets\r\n"))
+        directory = os.open("/", os.O_RDONLY)
+        await played.say(maildrop, Verb.CONTENT, (await played.heard(maildrop)).tag, descriptors=(directory,))
+        assert isinstance(played.results[0], Refusal) and not played.results[0].permanent
+        assert played.said == b"" and not played.aborted
+        played.executor.execute(SendContent(1, None, b"+OK 5 octets\r\n"))
+        reading, writing = os.pipe2(os.O_NONBLOCK)
+        os.write(writing, b"bo")
+        await played.say(maildrop, Verb.CONTENT, (await played.heard(maildrop)).tag, descriptors=(reading,))
+        assert played.said == b"+OK 5 octets\r\nbo" and played.aborted
+        os.close(writing)
         maildrop.close()
 
     play(scene)

@@ -66,7 +66,7 @@ def test_requests_are_answered_line_by_line(asked: Asked) -> None:
     assert asked.requests == [{"verb": "list"}, {"verb": "show", "ids": [1]}]
 
 
-@pytest.mark.parametrize("nonsense", [b"list\n", b"[1]\n", b"\xff\n"])
+@pytest.mark.parametrize("nonsense", [b"list\n", b"[1]\n", b"\xff\n", b"[" * 60_000 + b"\n"])
 def test_nonsense_gets_one_error(asked: Asked, nonsense: bytes) -> None:
     assert "error" in json.loads(asked.ask(nonsense))
 

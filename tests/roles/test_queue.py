@@ -14,8 +14,11 @@ from typing import NoReturn
 import pytest
 
 from pillarbox.control.table import Settings
+from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
+from pillarbox.queue.engine import Draft
+from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.drafts import SMALL
 from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
@@ -166,3 +169,29 @@ def test_an_owner_that_does_not_read_does_not_keep_the_queue_busy(queue: Played)
     time.sleep(1.0)
     assert queue.processor_time() - before < 0.3
     assert len(frames(owner, Verb.DELIVER, count)) == count
+
+
+def test_who_asks_while_the_queue_cannot_be_opened_hears_the_truth_when_it_can(tmp_path: Path) -> None:
+    """Told no, a client would send a message again that is here."""
+    directory = tmp_path / "queue"
+    engine = SqliteEngine.open(directory, time.monotonic)
+    key = b"k" * 16
+    envelope = Envelope(b"ann@example.net", (b"joe@example.org",))
+    (number,) = engine.commit([Draft(key, envelope, 1, 0, 0, 5, b"body\n")], []).accepted
+    engine.close()
+    (directory / "queue.db").rename(tmp_path / "kept")
+    (directory / "queue.db").write_bytes(b"not a database\n" * 1000)
+    with Played(tmp_path) as played:
+        smtpd = played.link("smtpd")
+        smtpd.send(Verb.ASK, 1, key)
+        smtpd.send(Verb.ASK, 2, b"n" * 16)
+        played.send(smtpd, b"joe@example.org", tag=3)
+        assert next_frame(smtpd, Verb.REFUSED).tag == 3
+        (tmp_path / "kept").rename(directory / "queue.db")
+        answers: list[Frame] = []
+        end = time.monotonic() + PATIENCE
+        while len(answers) < 2 and time.monotonic() < end:
+            answers += [frame for frame in smtpd.receive() if frame.verb is not Verb.ACCEPTING]
+            time.sleep(0.01)
+        assert [(frame.tag, frame.verb) for frame in answers] == [(1, Verb.COMMITTED), (2, Verb.REFUSED)]
+        assert answers[0].fields == [b"%d" % number]

@@ -190,7 +190,7 @@ class Settings:
     authcleartext: bool = _flag("smtpd pop3d", "take passwords on connections without TLS")
     crammd5: bool = _flag("auth smtpd pop3d", "keep secrets that CRAM-MD5 and APOP need, and offer them")
     maxrecipients: int = _number("smtpd", "most recipients of a message", 1000, least=1, most=1_000_000, ours=True)
-    spoolsize: int = _number("queue", "larger bodies (octets) go to files", 262144, most=1 << 30, ours=True)
+    spoolsize: int = _number("queue", "larger bodies (octets) go to files", 262144, most=1 << 29, ours=True)
     draintime: int = _number("supervisor", "seconds that work has to end on SIGTERM", 30, most=86400, ours=True)
     defaultdelivery: bytes = _ours(
         "text",

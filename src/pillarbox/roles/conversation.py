@@ -196,6 +196,11 @@ class Conversation(asyncio.Protocol):
         self._deadline = self._loop.time() + self._limits.idle
         return self._writable
 
+    def abort(self) -> None:
+        """End the connection at once, whatever is still owed."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def when_writable(self, more: Callable[[], None]) -> None:
         """Call `more` once the client has read enough."""
         if self._writable:
@@ -210,7 +215,7 @@ class Conversation(asyncio.Protocol):
         if now < self._deadline and now < self._end:
             return
         if self._closing:
-            self._abort()
+            self.abort()
         elif self._effect is not None and self._more_room is None:
             self._leaving = now >= self._end
             resume = self.resumer()  # to give up can bring a result of its own
@@ -223,16 +228,12 @@ class Conversation(asyncio.Protocol):
         if self._asking is not None and self._more_room is None:
             self._leaving = True
         elif not self._writable or (self._tls is not None and not self._tls.established):
-            self._abort()
+            self.abort()
         elif not self._closing:
             self.write(self._limits.farewell)
             self._close()
 
     # inside
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     def _advance(self) -> None:
         """Take events until one has to wait, then say what there is to say."""

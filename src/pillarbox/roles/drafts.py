@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pillarbox.envelope import Envelope
@@ -113,7 +114,7 @@ class Draft:
         questions = self._queue.questions
         if not self._tag:
             self._tag = questions.tag()
-            questions.expect(self._tag, self._heard)
+            questions.expect(self._tag, partial(self._heard, self._tag))
             questions.say(self._tag, Verb.START, self._key)
         octets = b"".join(self._blocks)
         self._blocks = []
@@ -121,11 +122,13 @@ class Draft:
         for start in range(0, len(octets), SMALL):
             questions.say(self._tag, Verb.BLOCK, octets[start : start + SMALL])
 
-    def _heard(self, frame: Frame | None) -> None:
+    def _heard(self, tag: int, frame: Frame | None) -> None:
         """Of a large draft that is not yet to be committed: credit, or its end."""
+        if tag != self._tag:
+            return  # of a draft that was forgotten: the one that is open now has nothing to do with it
         if frame is not None and frame.verb is Verb.TAKEN:
             self._credit += int(frame.fields[0])
-            self._queue.questions.expect(self._tag, self._heard)
+            self._queue.questions.expect(tag, partial(self._heard, tag))
         else:
             self._gone = AWAY if frame is None else refusal(frame.fields)
         if self._waiting is not None and (self._gone or self._credit > 0):

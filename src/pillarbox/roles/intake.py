@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pillarbox.address import LONGEST
 from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import KEY_OCTETS, Draft, SpoolFile
 from pillarbox.roles.link import Frame, Link
@@ -83,6 +84,9 @@ class Intake:
         verb, tag = frame.verb, frame.tag
         if verb is Verb.MESSAGE:
             key, sender, body, *recipients = frame.fields
+            if len(key) != KEY_OCTETS:
+                link.refuse(tag, NONSENSE)
+                return
             opened = _Open(key, [], [body], len(body))
             if opened.size > self.limit:
                 self._to_file(opened)
@@ -131,6 +135,11 @@ class Intake:
 
     def _complete(self, link: Link, tag: int, opened: _Open, envelope: Envelope, now: int) -> None:
         uid, pid = self._ids
+        if max(map(len, (envelope.sender, *envelope.recipients))) > LONGEST:
+            if opened.file is not None:
+                opened.file.discard()
+            link.refuse(tag, NONSENSE)  # it would not fit into a frame to its owner
+            return
         if opened.file is not None:
             try:
                 opened.file.sync()

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pillarbox.roles.verbs import MAY_SAY, Verb
+from pillarbox.roles.verbs import FIELDS, MAY_SAY, RIDERS, Verb
 from pillarbox.status import Refusal, Status
 
 FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
@@ -73,7 +73,7 @@ class Link:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """Cut the link; descriptors on it, either way, are closed too."""
+        """Cut the link; descriptors on it, either way, are closed too. Harmless twice."""
         while self._descriptors:
             os.close(self._descriptors.popleft())
         while self._leaving:
@@ -98,6 +98,8 @@ class Link:
             del self._parting[-count - 2 :]
             self._settle()
             self._leaving.append((frame, descriptors))
+            if self._sock.fileno() < 0:
+                self.close()
 
     def refuse(self, tag: int, refusal: Refusal) -> None:
         """Answer a question with no."""
@@ -164,6 +166,9 @@ class Link:
             verb = _VERBS.get(number)
             if verb not in self.hears or riders > len(self._descriptors):
                 raise LinkLost(f"may not say {verb!r}")
+            least, most = FIELDS[verb]
+            if not least <= count <= most or riders > RIDERS.get(verb, 0):
+                raise LinkLost(f"does not say {verb!r} so")
             fields = _fields(buffer, start + _HEADER.size, start + length + 4, count)
             frames.append(Frame(verb, tag, fields, [self._descriptors.popleft() for _ in range(riders)]))
             start += length + 4

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pillarbox.delivery.local import Deliveries, Job
 from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.roles.house import House
-from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
@@ -150,7 +151,8 @@ class Owner:
         link = Link(socket.socket(fileno=frame.descriptors[0]), MAY_SAY[("pop3d", "maildrop")])
         if len(self._maildrops) >= self._most:
             link.refuse(0, TOO_MANY)
-            link.flush()
+            with suppress(LinkLost):  # the client left meanwhile
+                link.flush()
             link.close()
             return
         self._maildrops[link] = (_directory(home, extension), None)
@@ -168,17 +170,20 @@ class Owner:
             elif frame.verb is Verb.FETCH and maildrop is not None:
                 self._fetch(link, frame, maildrop)
             elif frame.verb is Verb.UPDATE and maildrop is not None:
-                maildrop.update([int(number) for number in frame.fields])
+                maildrop.update(list(map(_number, frame.fields)))
                 link.send(Verb.UPDATED, frame.tag)
             else:
                 link.refuse(frame.tag, NO_MESSAGE)
+        except LinkLost:
+            self._rounds.cut(link)
+            self._lost("maildrop", link)
         except Failure as failure:
             link.refuse(frame.tag, failure.refusal)
         except OSError as problem:
             link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
 
     def _fetch(self, link: Link, frame: Frame, maildrop: Maildrop) -> None:
-        number = int(frame.fields[0])
+        number = _number(frame.fields[0])
         if 1 <= number <= len(maildrop.listings):
             link.send(Verb.CONTENT, frame.tag, descriptors=[maildrop.content(number)])
         else:
@@ -206,6 +211,13 @@ class Owner:
             link.send(Verb.HASH, frame.tag, b"")
         except OSError as problem:
             link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+
+def _number(field: bytes) -> int:
+    """What pop3d says is a number. Raises LinkLost."""
+    if not field.isdigit() or len(field) > 9:
+        raise LinkLost("not a number")
+    return int(field)
 
 
 def _directory(home: bytes, extension: bytes) -> str:

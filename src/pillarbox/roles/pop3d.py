@@ -26,7 +26,7 @@ from pillarbox.roles.verbs import MAY_SAY, Verb
 from pillarbox.scan import ScanListing
 from pillarbox.sessions import effects
 from pillarbox.sessions.retrieval import Access, Retrieval
-from pillarbox.status import Refusal, Status
+from pillarbox.status import Refusal, Status, SystemTrouble
 
 BLOCK = 64 << 10  # octets of a message read at a time
 DELETED_AT_ONCE = 50_000  # messages, in one frame
@@ -172,7 +172,11 @@ class _Sending:
     def more(self) -> None:
         """Send until the client has to catch up."""
         while self._descriptor >= 0:
-            block = os.read(self._descriptor, BLOCK)
+            try:
+                block = os.read(self._descriptor, BLOCK)
+            except OSError as problem:
+                self._break_off(problem)
+                return
             if not block or (self._head is not None and self._head.full):
                 self._finish()
                 return
@@ -182,6 +186,14 @@ class _Sending:
             if octets and not self._conversation.write(octets):
                 self._conversation.when_writable(self.more)
                 return
+
+    def _break_off(self, problem: OSError) -> None:
+        """The message cannot be read on. Half of one must not look like a whole one: then the connection ends."""
+        self.stop()
+        if self._first:
+            self._done(SystemTrouble.of(problem).refusal)
+        else:
+            self._conversation.abort()
 
     def _finish(self) -> None:
         rest = self._stuffer.feed(self._head.finish()) if self._head is not None else b""

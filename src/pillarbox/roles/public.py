@@ -69,7 +69,7 @@ class Public:
     def _reply(self, caller: socket.socket, request: bytes) -> bool:
         try:
             asked = json.loads(request)
-        except ValueError:
+        except (ValueError, RecursionError):
             asked = None
         answers = self._answer(asked) if isinstance(asked, dict) else [{"error": "not a JSON object"}]
         octets = b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)

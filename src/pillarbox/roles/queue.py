@@ -45,6 +45,7 @@ class Queue:
         self._full = False  # new mail had no room the last time
         self._full_until = 0.0
         self._owner: Link | None = None
+        self._asks: list[tuple[Link, Frame]] = []  # that came before the queue could be opened
 
     def run(self) -> None:
         """To the role's end: told to drain, or the database broke (QueueBroken)."""
@@ -56,6 +57,8 @@ class Queue:
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
         self._find_owner(time.time())
         self._say_accepting(None)
+        for link, frame in self._asks:
+            self._asked(link, frame, time.time())
         self._rounds.ready()
         while not self._finished():
             self._round()
@@ -77,15 +80,20 @@ class Queue:
             pause = min(pause * 2, OPEN_PAUSE_LIMIT)
 
     def _turn_away(self, pause: float) -> None:
-        """Serve without a queue for `pause` seconds: every draft is refused for now."""
+        """Serve without a queue for `pause` seconds: every draft is refused for now. Who asks about a commit waits: to
+        say no to one that happened would make the client send it twice."""
         self._rounds.ready()
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:
             for peer, link, frame in self._rounds.wait(left):
-                if frame is not None and peer == "smtpd" and frame.verb not in (Verb.BLOCK, Verb.RECIPIENTS):
-                    link.refuse(frame.tag, CLOSED)
-                elif frame is not None and frame.verb is Verb.LINK:
+                if frame is None:
+                    self._asks = [asked for asked in self._asks if asked[0] is not link]
+                elif frame.verb is Verb.ASK:
+                    self._asks.append((link, frame))
+                elif frame.verb is Verb.LINK:
                     self._say_accepting(CLOSED)
+                elif peer == "smtpd" and frame.verb not in (Verb.BLOCK, Verb.RECIPIENTS):
+                    link.refuse(frame.tag, CLOSED)
             if self._rounds.draining:
                 raise SystemExit(0)
             self._rounds.flush()

@@ -1,7 +1,8 @@
 """Every verb that one role may say to another, and which pair may say which.
 
-A link hears only the verbs of its pair: anything else means the other side is broken or broken into, and the link is
-cut. A right to a file or mailbox is a connected descriptor that rides on a frame, never a name inside one.
+A link hears only the verbs of its pair, each with as many fields and descriptors as it has: anything else means the
+other side is broken or broken into, and the link is cut. A right to a file or mailbox is a connected descriptor that
+rides on a frame, never a name inside one.
 """
 
 from __future__ import annotations
@@ -55,6 +56,52 @@ class Verb(IntEnum):
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
     OUTCOME = 91  # letter, status, report
 
+
+_MANY = 1 << 32
+# Fields at least and at most.
+FIELDS: dict[Verb, tuple[int, int]] = {
+    Verb.LINK: (1, 1),
+    Verb.RELOAD: (0, 0),
+    Verb.CERTIFICATES: (0, _MANY),
+    Verb.DRAIN: (0, 0),
+    Verb.READY: (0, 0),
+    Verb.MESSAGE: (3, _MANY),
+    Verb.START: (1, 1),
+    Verb.BLOCK: (1, 1),
+    Verb.COMMIT: (1, _MANY),
+    Verb.ABORT: (0, 0),
+    Verb.ASK: (1, 1),
+    Verb.RECIPIENTS: (0, _MANY),
+    Verb.COMMITTED: (1, 1),
+    Verb.TAKEN: (1, 1),
+    Verb.ACCEPTING: (0, 2),
+    Verb.REFUSED: (2, 2),
+    Verb.RECIPIENT: (1, 1),
+    Verb.KNOWN: (0, 0),
+    Verb.LOGIN: (5, 5),
+    Verb.IDENTITY: (3, _MANY),
+    Verb.MAILDROP: (2, 2),
+    Verb.PASSWD: (2, 2),
+    Verb.HASH: (1, 1),
+    Verb.OPEN: (0, 0),
+    Verb.LISTING: (0, _MANY),
+    Verb.LISTED: (0, 0),
+    Verb.FETCH: (1, 1),
+    Verb.CONTENT: (0, 0),
+    Verb.UPDATE: (0, _MANY),
+    Verb.UPDATED: (0, 0),
+    Verb.DELIVER: (7, _MANY),
+    Verb.OUTCOME: (3, 3),
+}
+# Descriptors at most; on any other verb none.
+RIDERS: dict[Verb, int] = {
+    Verb.LINK: 1,
+    Verb.CERTIFICATES: _MANY,
+    Verb.IDENTITY: 1,
+    Verb.MAILDROP: 1,
+    Verb.CONTENT: 1,
+    Verb.DELIVER: 1,
+}
 
 SUPERVISOR_SAYS = frozenset({Verb.LINK, Verb.RELOAD, Verb.CERTIFICATES, Verb.DRAIN})
 ROLE_SAYS = frozenset({Verb.READY})
