@@ -41,7 +41,7 @@ class NotInTime(AssertionError):
     """What a test waited for did not come."""
 
 
-def until(look: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Found:
+def until(look: Callable[..., Found], what: str, seconds: float = PATIENCE) -> Found:
     """The first thing that `look` finds which is not false, empty or None. Raises NotInTime."""
     end = time.monotonic() + seconds
     while not (found := look()):

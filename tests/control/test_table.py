@@ -333,3 +333,10 @@ def test_no_content_whatever_stops_the_reader_or_makes_two_lines(tmp_path: Path,
     assert len([complaint for complaint in complaints if complaint.file == name]) <= 2
     again, _ = reread(tmp_path, settings)
     assert again == settings
+
+
+def test_a_list_of_domains_that_cannot_be_read_is_not_called_missing(control: Path) -> None:
+    (control / "rcpthosts").unlink(missing_ok=True)
+    (control / "rcpthosts").mkdir()  # no file: it cannot be read by root either
+    lines = [str(complaint) for complaint in read(control)[1] if complaint.file == "rcpthosts"]
+    assert len(lines) == 1 and "missing" not in lines[0]

@@ -97,7 +97,7 @@ def _stuffed(text: bytes, lines: int | None) -> bytes:
 def access(**facts: object) -> Access:
     """A connection where a login is allowed without more ado."""
     given: dict[str, object] = {"cleartext": True, "tls_available": True, **facts}
-    return Access(b"dbc.mtview.ca.us", lambda: b"1896.697170952", **given)  # type: ignore[arg-type]
+    return Access(b"dbc.mtview.ca.us", lambda: b"1896.697170952", **given)  # type: ignore[arg-type]  # each fact has its own type
 
 
 class Connection:

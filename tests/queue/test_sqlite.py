@@ -107,7 +107,7 @@ def fail_to_commit(engine: SqliteEngine, name: str) -> None:
             raise problem
         return engine._database.execute(statement, arguments)
 
-    engine._execute = execute  # type: ignore[assignment]
+    engine._execute = execute  # type: ignore[assignment]  # the test stands in front of sqlite
 
 
 def test_a_disk_that_fills_up_at_the_very_commit_refuses_the_batch_and_goes_on(engine: SqliteEngine) -> None:

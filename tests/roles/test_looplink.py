@@ -21,7 +21,7 @@ Loops = Callable[[], asyncio.AbstractEventLoop] | None
 
 @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def loops(request: pytest.FixtureRequest) -> Loops:
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # pytest types no params
 
 
 def run(loops: Loops, scene: Coroutine[Any, Any, None]) -> None:

@@ -147,7 +147,7 @@ def check_delivered(server: Server, sender: str, *recipients: str) -> None:
         local = recipient.partition("@")[0]
         mailbox = "joe" if local == "postmaster" else local  # the first account reads what postmaster gets
         until(
-            lambda at=mailbox: any(quoted_less(file.read_bytes()).startswith(path) for file in server.delivered(at)),  # type: ignore[misc]
+            lambda at=mailbox: any(quoted_less(file.read_bytes()).startswith(path) for file in server.delivered(at)),
             f"a message from {sender} for {recipient}",
         )
 

@@ -115,10 +115,10 @@ def test_nothing_answered_250_is_lost_or_doubled_whatever_is_killed(mortal: Serv
         with traffic:
             for _ in range(KILLS):
                 enough = len(traffic.accepted) + chance.randrange(1, 12)
-                until(lambda least=enough: len(traffic.accepted) >= least, "mail taken")  # type: ignore[misc]
+                until(lambda least=enough: len(traffic.accepted) >= least, "mail taken")
                 time.sleep(chance.uniform(0.0, 0.02))
                 killed += mortal.kill_role(chance.choice([role for role in VICTIMS if mortal.processes(role)]))
-            until(lambda least=len(traffic.accepted): len(traffic.accepted) > least, "mail taken")  # type: ignore[misc]
+            until(lambda least=len(traffic.accepted): len(traffic.accepted) > least, "mail taken")
             if turn % 2:
                 mortal.kill()
             else:  # what is left of the old server may still be there when the new one begins
@@ -137,11 +137,11 @@ def test_each_role_comes_back_and_the_server_serves_on(mortal: Server) -> None:
     for role in ("queue", "owner", "users", "auth", "smtpd", "pop3d"):
         before = set(mortal.processes(role))
         assert mortal.kill_role(role) == len(before) > 0
-        until(lambda r=role, b=before: len(set(mortal.processes(r)) - b) == len(b), f"a new {role}")  # type: ignore[misc]
+        until(lambda r=role, b=before: len(set(mortal.processes(r)) - b) == len(b), f"a new {role}")
         mortal.await_log(f"alert: {role} ended with signal 9")
 
         word = token()
-        until(lambda w=word: taken(mortal, w), f"mail taken after {role} was killed")  # type: ignore[misc]
+        until(lambda w=word: taken(mortal, w), f"mail taken after {role} was killed")
         mortal.await_delivered(word)
         until(lambda: logged_in(mortal), f"a login after {role} was killed")
 

@@ -114,7 +114,7 @@ def test_a_pop3_session_in_one_write(empty_house: Server) -> None:
     words = [token(), token()]
     for number, word in enumerate(words, 1):
         deliver(empty_house, b"Subject: %s\r\n\r\n..\r\n" % word)
-        until(lambda n=number: len(empty_house.delivered()) == n, "the message")  # type: ignore[misc]
+        until(lambda n=number: len(empty_house.delivered()) == n, "the message")
     with pop3(empty_house) as wire:
         wire.send(
             b"CAPA\r\nUSER %s\r\nPASS %s\r\nSTAT\r\nRETR 1\r\nTOP 2 0\r\nDELE 1\r\nRETR 1\r\nNOOP\r\nQUIT\r\n"

@@ -25,7 +25,7 @@ def letters(server: Server) -> list[bytes]:
     for number, body in enumerate(bodies):
         content = b"From: ann@example.net\nTo: joe@example.org\nSubject: number %d\n\n" % number + body
         deliver(server, content.replace(b"\n", b"\r\n").replace(b"\r\n.", b"\r\n.."))
-        until(lambda n=number: len(server.delivered()) == n + 1, "the message")  # type: ignore[misc]
+        until(lambda n=number: len(server.delivered()) == n + 1, "the message")
     return bodies
 
 

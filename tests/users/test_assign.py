@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import cdbx  # type: ignore[import-untyped]
+import cdbx  # type: ignore[import-untyped]  # the library has no types
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -201,9 +201,9 @@ def test_an_alias_directory_that_cannot_be_searched_is_trouble(
     def denied(path: object) -> os.stat_result:
         if b".qmail" in os.fsencode(str(path)):
             raise PermissionError(13, "Permission denied")
-        return os.lstat(os.fsdecode(path))  # type: ignore[arg-type]
+        return os.lstat(os.fsdecode(path))  # type: ignore[arg-type]  # os.stat takes more than it is given here
 
-    monkeypatch.setattr(owner.os, "stat", denied)  # type: ignore[attr-defined]
+    monkeypatch.setattr(owner.os, "stat", denied)  # type: ignore[attr-defined]  # os is not among its exports
     with pytest.raises(CannotResolve, match="alias directory"):
         Owners(home).known(b"joe")
 

@@ -240,7 +240,7 @@ def read(directory: Path) -> tuple[Settings, list[Complaint]]:
     finds: an unreadable file is a fatal complaint, and its default stands in the settings returned."""
     values, complaints = _collect(directory)
     settings = Settings(**values)
-    complaints += _missing(values)
+    complaints += _missing(values, directory)
     complaints += _contradictions(settings)
     return settings, complaints
 
@@ -313,10 +313,10 @@ def _default(name: str) -> str:
     return f"the default {spec.default}"
 
 
-def _missing(values: Mapping[str, object]) -> Iterator[Complaint]:
+def _missing(values: Mapping[str, object], directory: Path) -> Iterator[Complaint]:
     if not values.get("me") and not ("locals" in values and "smtpgreeting" in values):
         yield Complaint("me", None, "missing or empty", True, "write this host's full name into it")
-    if "rcpthosts" not in values:
+    if "rcpthosts" not in values and not (directory / "rcpthosts").exists():
         outcome = "list the domains that mail is taken for"
         yield Complaint("rcpthosts", None, "missing: mail to every domain is accepted", False, outcome)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-import cdbx  # type: ignore[import-untyped]
+import cdbx  # type: ignore[import-untyped]  # the library has no types
 
 from pillarbox.users import replace
 
