@@ -52,9 +52,16 @@ class Verb(IntEnum):
     CONTENT = 84  # one descriptor, read-only: the message in stored form
     UPDATE = 85  # numbers to delete...
     UPDATED = 86
+    # queue, users, auth to spawn, and back
+    OWNER = 100  # local part as routing made it (auth: a login): a link to its owner's role, please
+    OWNED = 101  # uid; one descriptor: our end of a new socketpair to that role
+    # users to owner; answered KNOWN or REFUSED
+    EXISTS = 102  # local part: would mail to it find a mailbox?
     # queue to owner, and back
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
     OUTCOME = 91  # letter, status, report
+    # queue to remote; answered by OUTCOME for each delivery
+    RELAY = 110  # one message and some of its recipients in one domain
 
 
 _MANY = 1 << 32
@@ -90,6 +97,10 @@ FIELDS: dict[Verb, tuple[int, int]] = {
     Verb.CONTENT: (0, 0),
     Verb.UPDATE: (0, _MANY),
     Verb.UPDATED: (0, 0),
+    Verb.OWNER: (1, 1),
+    Verb.OWNED: (1, 1),
+    Verb.EXISTS: (1, 1),
+    Verb.RELAY: (0, _MANY),
     Verb.DELIVER: (7, _MANY),
     Verb.OUTCOME: (3, 3),
 }
@@ -101,16 +112,18 @@ RIDERS: dict[Verb, int] = {
     Verb.MAILDROP: 1,
     Verb.CONTENT: 1,
     Verb.DELIVER: 1,
+    Verb.OWNED: 1,
+    Verb.RELAY: 1,
 }
 
 SUPERVISOR_SAYS = frozenset({Verb.LINK, Verb.RELOAD, Verb.CERTIFICATES, Verb.DRAIN})
 ROLE_SAYS = frozenset({Verb.READY})
 
+_BRINGS_DRAFTS = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT, Verb.ASK})
+
 # (who speaks, to whom) -> the verbs it may use
 MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
-    ("smtpd", "queue"): frozenset(
-        {Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT, Verb.ASK}
-    ),
+    ("smtpd", "queue"): _BRINGS_DRAFTS,
     ("queue", "smtpd"): frozenset({Verb.COMMITTED, Verb.TAKEN, Verb.ACCEPTING, Verb.REFUSED}),
     ("smtpd", "users"): frozenset({Verb.RECIPIENT}),
     ("users", "smtpd"): frozenset({Verb.KNOWN, Verb.REFUSED}),
@@ -120,8 +133,20 @@ MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
     ("auth", "pop3d"): frozenset({Verb.IDENTITY, Verb.REFUSED}),
     ("auth", "owner"): frozenset({Verb.MAILDROP, Verb.PASSWD}),
     ("owner", "auth"): frozenset({Verb.HASH, Verb.REFUSED}),
-    ("queue", "owner"): frozenset({Verb.DELIVER}),
-    ("owner", "queue"): frozenset({Verb.OUTCOME}),
+    ("queue", "owner"): frozenset({Verb.DELIVER, Verb.COMMITTED, Verb.TAKEN, Verb.REFUSED}),
+    ("owner", "queue"): _BRINGS_DRAFTS | {Verb.OUTCOME},
+    ("injector", "queue"): _BRINGS_DRAFTS,
+    ("queue", "injector"): frozenset({Verb.COMMITTED, Verb.TAKEN, Verb.REFUSED}),
+    ("queue", "remote"): frozenset({Verb.RELAY}),
+    ("remote", "queue"): frozenset({Verb.OUTCOME}),
+    ("queue", "spawn"): frozenset({Verb.OWNER}),
+    ("spawn", "queue"): frozenset({Verb.OWNED, Verb.REFUSED}),
+    ("users", "spawn"): frozenset({Verb.OWNER}),
+    ("spawn", "users"): frozenset({Verb.OWNED, Verb.REFUSED}),
+    ("auth", "spawn"): frozenset({Verb.OWNER}),
+    ("spawn", "auth"): frozenset({Verb.OWNED, Verb.REFUSED}),
+    ("users", "owner"): frozenset({Verb.EXISTS}),
+    ("owner", "users"): frozenset({Verb.KNOWN, Verb.REFUSED}),
     ("pop3d", "maildrop"): frozenset({Verb.OPEN, Verb.FETCH, Verb.UPDATE}),
     ("maildrop", "pop3d"): frozenset({Verb.LISTING, Verb.LISTED, Verb.CONTENT, Verb.UPDATED, Verb.REFUSED}),
 }
@@ -133,4 +158,8 @@ PAIRS = (
     ("pop3d", "auth"),
     ("auth", "owner"),
     ("queue", "owner"),
+    ("spawn", "queue"),
+    ("spawn", "users"),
+    ("spawn", "auth"),
+    ("queue", "remote"),
 )
