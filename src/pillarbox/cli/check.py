@@ -14,12 +14,13 @@ from pathlib import Path
 
 from pillarbox.cli import network
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
-from pillarbox.cli.layout import PLACES, Place, User, broken_assign, caller, mode, role_user, unreachable, unreadable
+from pillarbox.cli.layout import PLACES, Place, broken_assign, mode, role_user, unreachable, unreadable
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
 from pillarbox.status import Failure
 from pillarbox.users import assign
+from pillarbox.users.roles import User, caller
 
 LEAST_FREE = 64 << 20  # octets; below that a burst of mail fills the disk
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pillarbox.address import is_domain
-from pillarbox.cli.layout import PLACES, ROLE_USER, Place, User, caller, role_user, unreachable
+from pillarbox.cli.layout import PLACES, ROLE_USER, Place, role_user, unreachable
 from pillarbox.cli.shell import quoted
 from pillarbox.status import Failure, Status
+from pillarbox.users.roles import User, caller
 
 PERMANENT = Status(5, 3, 5)
 SERVICE_PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}

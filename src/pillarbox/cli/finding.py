@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pillarbox.cli.layout import User
 from pillarbox.control.table import Settings
+from pillarbox.users.roles import User
 
 
 @dataclass(frozen=True, slots=True)

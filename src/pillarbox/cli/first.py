@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pillarbox import accounts
-from pillarbox.cli.layout import User, caller
 from pillarbox.control.table import Settings
+from pillarbox.users.roles import User, caller
 
 PASSWORD_OCTETS = 15  # of chance: 120 bits, 20 characters
 

@@ -14,17 +14,9 @@ from pathlib import Path
 
 from pillarbox.status import Failure, Status
 from pillarbox.users.assign import BadAssign
+from pillarbox.users.roles import User, caller
 
 ROLE_USER = "pillarbox"
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A user of the system, by name and numbers."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +38,6 @@ PLACES = (
     Place("run", 0o755, "the lock and the sockets of a running server"),
     Place("tls", 0o755, "certificate and key"),
 )
-
-
-def caller() -> User:
-    """Who runs this process."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = str(os.getuid())  # containers run as users that no passwd file knows
-    return User(name, os.getuid(), os.getgid())
 
 
 def role_user() -> User:

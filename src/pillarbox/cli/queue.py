@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pillarbox.cli.home import Lock, require
-from pillarbox.cli.layout import User, role_user
+from pillarbox.cli.layout import role_user
 from pillarbox.cli.output import complain, printable, table
 from pillarbox.queue import inquiry
 from pillarbox.queue.inquiry import Json
 from pillarbox.status import Failure, Status
+from pillarbox.users.roles import User
 
 SOCKET = "queue"
 TIMEOUT = 60.0  # seconds for one request

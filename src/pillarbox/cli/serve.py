@@ -13,7 +13,7 @@ from pathlib import Path
 from pillarbox.cli.create import create
 from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
-from pillarbox.cli.layout import User, role_user, unreachable
+from pillarbox.cli.layout import role_user, unreachable
 from pillarbox.cli.notify import tell_systemd
 from pillarbox.cli.port import remedy
 from pillarbox.cli.shell import quoted
@@ -27,6 +27,7 @@ from pillarbox.roles.log import STANDARD_ERROR, Log
 from pillarbox.roles.process import become, raise_descriptor_limit
 from pillarbox.roles.supervisor import Run, Supervisor
 from pillarbox.status import Failure, Status
+from pillarbox.users.roles import User
 
 PUBLIC = "run/queue"
 PERMANENT = Status(5, 3, 5)
