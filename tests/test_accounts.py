@@ -93,9 +93,9 @@ def test_the_login_is_the_address_or_the_short_name_where_it_is_unique_or_ours(h
     add(home, b"joe@example.org", b"joe@other.example", b"ann@other.example")
     resolver = Accounts(home, read(home / "control")[0])
     joe, ann = at(home, "example.org/joe"), at(home, "other.example/ann")
-    assert resolver.find(b"joe@example.org") == Login(b"joe@example.org", b"", joe)
-    assert resolver.find(b"joe") == Login(b"joe@example.org", b"", joe)
-    assert resolver.find(b"ann") == Login(b"ann@other.example", b"", ann)
+    assert resolver.find(b"joe@example.org") == Login(b"joe@example.org", b"", joe, local=b"example.org-joe")
+    assert resolver.find(b"joe") == Login(b"joe@example.org", b"", joe, local=b"example.org-joe")
+    assert resolver.find(b"ann") == Login(b"ann@other.example", b"", ann, local=b"other.example-ann")
 
 
 def test_an_extension_is_a_login_with_its_own_password(home: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_extension_is_a_login_with_its_own_password(home: Path) -> None:
     assert (maildir / "passwd").stat().st_mode & 0o7777 == 0o600
     assert sorted(os.listdir(maildir)) == ["passwd"]
     login = Accounts(home, read(home / "control")[0]).find(b"joe-lists@example.org")
-    assert login == Login(b"joe@example.org", b"lists", at(home, "example.org/joe"))
+    assert login == Login(b"joe@example.org", b"lists", at(home, "example.org/joe"), local=b"example.org-joe")
     record = extension_record(login, (maildir / "passwd").read_bytes().rstrip())
     assert verify(record, Password(b"joe-lists@example.org", b"bar"))
     assert b"lists" not in (home / "users" / "passwords").read_bytes()

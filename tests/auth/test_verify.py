@@ -58,7 +58,7 @@ def place(home: Path, name: str) -> bytes:
 def test_a_login_name_means_a_mailbox(home: Path, name: bytes, address: bytes, extension: bytes) -> None:
     local, _, domain = address.decode().partition("@")
     found = Accounts(home, read(home / "control")[0]).find(name)
-    assert found == Login(address, extension, place(home, f"{domain}/{local}"))
+    assert found == Login(address, extension, place(home, f"{domain}/{local}"), local=f"{domain}-{local}".encode())
 
 
 @pytest.mark.parametrize(

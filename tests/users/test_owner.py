@@ -9,6 +9,7 @@ import pytest
 
 from pillarbox.users import assign, owner, system
 from pillarbox.users.owner import CannotResolve, Owner, Owners, dotqmail_names
+from pillarbox.users.roles import User
 from pillarbox.users.system import SystemUser
 
 ASSIGN = b"""=joe:joe:5:50:/h/joe:::
@@ -130,8 +131,25 @@ def test_what_nobody_owns_goes_to_the_alias_user_or_our_own_alias_directory(
 ) -> None:
     ours = Owner(b"alias", os.geteuid(), os.getegid(), os.fsencode(home / "alias"), b"-", b"Some.Body")
     assert Owners(home).for_delivery(b"Some.Body") == ours
-    people[b"alias"] = entry("alias", 77, "/var/qmail/alias")
-    assert Owners(home).for_delivery(b"x") == Owner(b"alias", 77, 78, b"/var/qmail/alias", b"-", b"x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_the_alias_directory_is_this_home_s_whatever_passwd_says(home: Path, people: dict[bytes, SystemUser]) -> None:
+    people[b"alias"] = entry("alias", 77, "/home/of/another/server/alias")
+    there = os.fsencode(home / "alias")
+    assert Owners(home).for_delivery(b"x") == Owner(b"alias", 77, 78, there, b"-", b"x")
+    os.chown(home / "alias", 77, -1)
+    assert Owners(home).for_delivery(b"alias-x") == Owner(b"alias", 77, 78, there, b"-", b"x")
+
+
+def test_the_alias_user_may_be_somebody_else(home: Path, people: dict[bytes, SystemUser]) -> None:
+    people[b"alias"] = entry("alias", 77, "/h/alias")
+    people[b"_alias"] = entry("_alias", 88, "/h/_alias")
+    owners = Owners(home, alias=User("_alias", 88, 89))
+    there = os.fsencode(home / "alias")
+    assert owners.for_delivery(b"x") == Owner(b"_alias", 88, 89, there, b"-", b"x")
+    assert owners.for_login(b"_alias") is None
+    assert owners.known(b"x") is False
 
 
 def test_for_a_login_the_first_existing_user_is_final(home: Path, people: dict[bytes, SystemUser]) -> None:

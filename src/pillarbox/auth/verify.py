@@ -25,12 +25,14 @@ class Login:
     """The mailbox that a login name means. `address` is the account's (lower case); `extension` (case kept, never with
     a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
     is in the file `passwd` there, for somebody with the owner's rights to read. `sendas`: further senders (addresses,
-    @domains) granted to the account; its extensions have none."""
+    @domains) granted to the account; its extensions have none. `local`: the name by which Owners.for_login finds the
+    owner, extension left out."""
 
     address: bytes
     extension: bytes
     home: bytes
     sendas: tuple[bytes, ...] = ()
+    local: bytes = b""
 
 
 class Accounts:
@@ -84,10 +86,11 @@ class Accounts:
         if not bare and (not extension or extension.startswith(b".") or b"/" in extension):
             return None
         local, _, domain = address.rpartition(b"@")
-        owner = self._owners.for_login(domain + b"-" + local)
+        name = domain + b"-" + local
+        owner = self._owners.for_login(name)
         if owner is None or owner.ext:
             return None  # a record without its assignment: an account half made or half removed
-        return Login(address, extension, owner.home, () if extension else self._granted(address, local))
+        return Login(address, extension, owner.home, () if extension else self._granted(address, local), name)
 
     def _granted(self, address: bytes, local: bytes) -> tuple[bytes, ...]:
         """What control/sendas grants to an account, under its address or the short name that means it."""

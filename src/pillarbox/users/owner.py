@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pillarbox.status import Failure
 from pillarbox.users import cdb, system
+from pillarbox.users.roles import User
 
 ALIAS = b"alias"
 BREAK = b"-"
@@ -87,18 +88,20 @@ class _Assignments:
 
 
 class Owners:
-    """The resolver over one home (DIR of `serve`). Methods block on files and the password database."""
+    """The resolver over one home (DIR of `serve`). `alias` is whose DIR/alias is (users.roles; default: the system user
+    of that name, without one whoever we are). Methods block on files and the password database."""
 
-    def __init__(self, home: Path, *, alias: bytes = ALIAS) -> None:
-        self._home = home
-        self._alias = alias
+    def __init__(self, home: Path, *, alias: User | None = None) -> None:
+        self._alias_home = os.fsencode(home / "alias")
+        self._alias_user = alias
+        self._alias = ALIAS if alias is None else alias.name.encode()
         self._assignments = _Assignments(home / "users" / "cdb")
 
     def for_delivery(self, local: bytes) -> Owner:
         """Who gets mail for a local part (any case); in the last resort alias. Raises Failure (4.3.0)."""
         if len(local) > _LONGEST_LOCAL or b"\0" in local:
             return self._alias_for(local)
-        return self._assignments.find(local) or _from_passwd(local) or self._alias_for(local)
+        return self._assignments.find(local) or self._from_passwd(local) or self._alias_for(local)
 
     def for_login(self, local: bytes) -> Owner | None:
         """Whose mailbox a login name means: the first existing user of joe-foo-bar, joe-foo, joe is final, whatever
@@ -121,21 +124,22 @@ class Owners:
         owner = self.for_delivery(local)
         return owner.user != self._alias or _catches(owner)
 
+    def _from_passwd(self, local: bytes) -> Owner | None:
+        """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
+        for name, dash, ext in _splits(local):
+            entry = system.find(name)
+            if entry is None or entry.uid == 0:
+                continue
+            home = self._alias_home if name == self._alias else entry.home
+            if _owned(home, entry.uid):
+                return Owner(name, entry.uid, entry.gid, home, dash, ext)
+        return None
+
     def _alias_for(self, local: bytes) -> Owner:
-        entry = system.find(self._alias)
-        if entry is not None:
-            return Owner(self._alias, entry.uid, entry.gid, entry.home, BREAK, local)
-        home = os.fsencode(self._home / "alias")
-        return Owner(self._alias, os.geteuid(), os.getegid(), home, BREAK, local)
-
-
-def _from_passwd(local: bytes) -> Owner | None:
-    """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
-    for name, dash, ext in _splits(local):
-        entry = system.find(name)
-        if entry is not None and entry.uid != 0 and _owned(entry.home, entry.uid):
-            return Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
-    return None
+        """His directory is this home's, whatever home passwd has for him: a machine may have several servers."""
+        user = self._alias_user or system.find(self._alias)
+        uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
+        return Owner(self._alias, uid, gid, self._alias_home, BREAK, local)
 
 
 def _splits(local: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
