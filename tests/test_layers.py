@@ -33,6 +33,7 @@ LAYER_OF = {
     "delivery": "domain",
     "mailbox": "domain",
     "routing": "domain",
+    "routes": "domain",
     "admission": "domain",
     "accounts": "domain",
     "sessions": "sessions",

@@ -76,7 +76,7 @@ class Routing:
         host = domain.lower()
         if host in self._locals:
             return True
-        named = next((key for key in _keys(host) if key in self._virtual), b"")
+        named = next((key for key in keys(host) if key in self._virtual), b"")
         return bool(named and self._virtual[named])
 
     def _prefix(self, user: bytes, host: bytes) -> bytes | None:
@@ -88,10 +88,10 @@ class Routing:
                 return prefix
         if not self._by_suffix:
             return virtual.get(host)
-        return next((virtual[key] for key in _keys(host) if key in virtual), None)
+        return next((virtual[key] for key in keys(host) if key in virtual), None)
 
 
-def _keys(host: bytes) -> list[bytes]:
+def keys(host: bytes) -> list[bytes]:
     """host, each .suffix of it from the longest, and the empty key."""
     keys = [host]
     dot = host.find(b".", 1)

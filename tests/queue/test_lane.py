@@ -5,8 +5,8 @@ from __future__ import annotations
 from pillarbox.queue.lane import DOWN_AFTER, PROBE_TIME, Channel, Destination, Job, Lane, Limits, Line, Stage
 
 
-def lane(each: int = 10) -> Lane:
-    return Lane(Destination(Channel.REMOTE, b"far.example"), Line(Limits(100, each)))
+def lane(each: int = 10, recipients: int = 1) -> Lane:
+    return Lane(Destination(Channel.REMOTE, b"far.example"), Line(Limits(100, each, recipients)))
 
 
 def job(lane: Lane, message: int, number: int = 0) -> Job:
@@ -17,8 +17,7 @@ def order(lane: Lane) -> list[tuple[int, int]]:
     taken = []
     while lane.in_turn:
         lane.line.turns.popleft()
-        if (next_job := lane.next()) is not None:
-            taken.append((next_job.message, next_job.number))
+        taken += [(next_job.message, next_job.number) for next_job in lane.next()]
     return taken
 
 
@@ -37,9 +36,26 @@ def test_a_lane_stands_in_line_once_and_only_while_it_may_start_something() -> N
     assert len(far.line.turns) == 1
     assert len(order(far)) == 2
     assert not far.line.turns
-    far.ended()
+    far.ended(job(far, 0))
     far.take_turn()
     assert len(order(far)) == 1
+
+
+def test_recipients_of_one_message_make_one_delivery_and_count_as_one_until_the_last_is_heard_of() -> None:
+    far = lane(each=1, recipients=3)
+    jobs = [job(far, 1, number) for number in range(4)]
+    far.offer(list(jobs))
+    assert order(far) == [(1, 0), (1, 1), (1, 2)]
+    assert (far.running, far.line.running) == (1, 1)
+    for ended in jobs[:2]:
+        far.ended(ended)
+        far.take_turn()
+        assert order(far) == []
+    far.ended(jobs[2])
+    far.take_turn()
+    assert order(far) == [(1, 3)]
+    far.ended(jobs[3])
+    assert (far.running, far.line.running) == (0, 0)
 
 
 def test_what_is_withdrawn_does_not_start() -> None:

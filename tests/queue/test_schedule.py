@@ -105,6 +105,34 @@ def test_the_time_counts_from_when_the_attempt_began() -> None:
     assert mark == Mark.later(1, 0, BIRTH + (5 + 10) ** 2, b"not now\n")
 
 
+# Deliveries of several recipients.
+
+
+def test_recipients_of_a_message_at_one_destination_start_together_and_take_one_place() -> None:
+    schedule = fresh(remote=Limits(2, 2, 3))
+    schedule.committed(1, BIRTH, [FAR, FAR, NEAR, FAR, FAR])
+    assert sorted(schedule.start(BIRTH)) == [Start(1, FAR, (0, 1, 3), False), Start(1, NEAR, (2,), False)]
+    for number in (0, 3):
+        schedule.outcome(1, number, DONE, BIRTH)
+        assert schedule.start(BIRTH) == []
+    schedule.outcome(1, 1, LATER, BIRTH)
+    assert schedule.start(BIRTH) == [Start(1, FAR, (4,), False)]
+
+
+def test_a_destination_that_fails_a_delivery_of_many_recipients_has_failed_once() -> None:
+    schedule = fresh(remote=Limits(9, 9, 100))
+    for message in (1, 2):
+        schedule.committed(message, BIRTH, [FAR] * 5)
+        schedule.start(BIRTH)
+        for number in range(5):
+            schedule.outcome(message, number, LATER, BIRTH, down=True)
+    schedule.committed(3, BIRTH, [FAR])
+    assert schedule.start(BIRTH) == [Start(3, FAR, (0,), False)]
+    schedule.outcome(3, 0, LATER, BIRTH, down=True)
+    schedule.committed(4, BIRTH, [FAR])
+    assert schedule.start(BIRTH) == []
+
+
 # Outcomes.
 
 

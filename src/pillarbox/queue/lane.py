@@ -35,10 +35,12 @@ class Destination(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many deliveries may run at the same time: in a channel, and to each of its destinations."""
+    """How many deliveries may run at the same time: in a channel, and to each of its destinations. `recipients`: how
+    many recipients of one message make one delivery, at most."""
 
     total: int
     each: int
+    recipients: int = 1
 
 
 class Stage(Enum):
@@ -47,6 +49,15 @@ class Stage(Enum):
     IDLE = 0
     READY = 1
     RUNNING = 2
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """Several recipients of one message that are tried together: `left` are still to be heard of; `failed`: one has
+    told that the whole destination did."""
+
+    left: int
+    failed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +74,7 @@ class Job:
     started: float = 0.0
     losses: int = 0
     changed: bool = False  # in the engine, by somebody, while it ran
+    delivery: Delivery | None = None  # None: it is one of its own
 
     @property
     def position(self) -> Position:
@@ -116,22 +128,39 @@ class Lane:
             self.in_turn = True
             self.line.turns.append(self)
 
-    def next(self) -> Job | None:
-        """Take the job whose turn it is, if any is left, and count it as running. The lane stood first in its line."""
+    def next(self) -> list[Job]:
+        """Take the jobs of the delivery whose turn it is, if any is left, and count it as running. The lane stood first
+        in its line."""
         self.in_turn = False
         if not self.ready:
-            return None
+            return []
         jobs = self.ready.popleft()
-        job = jobs.pop()
+        taken = self._together(jobs) if self.line.limits.recipients > 1 else [jobs.pop()]
         if jobs:
             self.ready.append(jobs)
         self.running += 1
         self.line.running += 1
         self.take_turn()
-        return job
+        return taken
 
-    def ended(self) -> None:
-        """A job that ran does so no more. Follow with `take_turn`."""
+    def _together(self, jobs: list[Job]) -> list[Job]:
+        """As many of one message as make one delivery, taken off `jobs`."""
+        first = max(0, len(jobs) - self.line.limits.recipients)
+        taken = jobs[first:]
+        del jobs[first:]
+        taken.reverse()
+        delivery = Delivery(len(taken))
+        for job in taken:
+            job.delivery = delivery
+        return taken
+
+    def ended(self, job: Job) -> None:
+        """A job that ran does so no more, and with the last of a delivery the delivery. Follow with `take_turn`."""
+        delivery, job.delivery = job.delivery, None
+        if delivery is not None:
+            delivery.left -= 1
+            if delivery.left:
+                return
         self.running -= 1
         self.line.running -= 1
 

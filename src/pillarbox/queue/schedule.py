@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
-from pillarbox.queue.lane import Channel, Destination, Job, Lane, Limits, Line, Stage
+from pillarbox.queue.lane import Channel, Delivery, Destination, Job, Lane, Limits, Line, Stage
 
 LIFETIME = 604_800  # seconds; control/queuelifetime's default
 WINDOW = 10_000  # recipients in memory
@@ -100,7 +100,7 @@ class Schedule:
 
     @property
     def running(self) -> int:
-        """Recipients started and not heard of."""
+        """Deliveries started and not heard of to the end."""
         return sum(line.running for line in self._lines.values())
 
     # Messages.
@@ -163,8 +163,7 @@ class Schedule:
         for line in self._lines.values():
             while line.turns and line.running < line.limits.total:
                 lane = line.turns.popleft()
-                job = lane.next()
-                if job is not None:
+                for job in lane.next():
                     job.stage = Stage.RUNNING
                     job.started = now
                     chosen.setdefault((job.message, lane), []).append(job)
@@ -176,14 +175,19 @@ class Schedule:
     def outcome(self, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False) -> Mark | None:
         """What became of an attempt; `down`: the whole destination cannot be reached. Returns the mark, which stands
         in `marks` too, or None when no such attempt runs."""
+        delivery = self._delivery(message, number)
         job = self._ended(message, number)
         if job is None:
             return None
         lane = job.lane
         if outcome.verdict is Verdict.LATER:
-            closed = down and lane.failed(job, outcome.report, now)
+            closed = False
             if not down:
                 lane.answered()
+            elif delivery is None or not delivery.failed:
+                closed = lane.failed(job, outcome.report, now)
+                if delivery is not None:
+                    delivery.failed = True  # its other recipients say it too, and it is one failure
             mark = self._again(job, outcome.report)
             if closed:
                 for ready in lane.close():
@@ -384,13 +388,17 @@ class Schedule:
                 if job not in ready:
                     self._postpone(job, now)
 
+    def _delivery(self, message: int, number: int) -> Delivery | None:
+        job = self._jobs.get((message, number))
+        return None if job is None else job.delivery
+
     def _ended(self, message: int, number: int) -> Job | None:
         job = self._jobs.get((message, number))
         if job is None or job.stage is not Stage.RUNNING:
             return None
         job.stage = Stage.READY
         job.again = True
-        job.lane.ended()
+        job.lane.ended(job)
         return job
 
     def _again(self, job: Job, reason: bytes) -> Mark:
