@@ -17,7 +17,10 @@ from pathlib import Path
 
 from pillarbox.address import is_domain
 from pillarbox.cli.layout import PLACES, ROLE_USER, Place, role_user, unreachable
+from pillarbox.cli.newusers import make_missing
 from pillarbox.cli.shell import quoted
+from pillarbox.control import table
+from pillarbox.control.table import Settings
 from pillarbox.status import Failure, Status
 from pillarbox.users.roles import User, caller
 
@@ -54,6 +57,7 @@ def create(home: Path, me: str | None = None, *, standard_ports: bool = False) -
 def _steps(home: Path, me: str, standard_ports: bool) -> Iterator[str]:
     if os.getuid() == 0:
         yield from _role_user_line()
+        yield from make_missing(home, _settings(home))
     user = role_user()
     _refuse_unreachable(home, user)
     if not home.is_dir():
@@ -83,6 +87,15 @@ def _nodename() -> str:
     """What the system is called, when mail can be addressed to that."""
     name = os.uname().nodename
     return name if is_domain(name.encode("ascii", "replace")) and name != "localhost" else "localhost.localdomain"
+
+
+def _settings(home: Path) -> Settings:
+    """The control files that are there. A broken roleusers must not lead to users that nobody asked for."""
+    settings, complaints = table.read(home / "control")
+    wrong = [complaint for complaint in complaints if complaint.file == "roleusers"]
+    if wrong:
+        raise CannotCreate(f"{home}/{wrong[0]}")
+    return settings
 
 
 def _refuse_unreachable(home: Path, user: User) -> None:
