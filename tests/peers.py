@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 # Debian's packages, where the name is not the program's.
-PACKAGES = {"getmail": "getmail6", "smtp-source": "postfix", "smtp-sink": "postfix", "setpriv": "util-linux"}
+PACKAGES = {
+    "getmail": "getmail6",
+    "smtp-source": "postfix",
+    "smtp-sink": "postfix",
+    "setpriv": "util-linux",
+    "systemd-socket-activate": "systemd",
+}
 
 
 def unpacked() -> Path:

@@ -11,6 +11,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -148,16 +149,18 @@ class Server:
 
     # the server
 
-    def start(self) -> None:
-        """Serve; returns when it said `ready`."""
+    def start(self, *, handed: Sequence[socket.socket] = ()) -> None:
+        """Serve; returns when it said `ready`. `handed`: listening sockets to hand over, as systemd does."""
+        over = [sock.fileno() for sock in handed]
         with open(self._log, "ab") as log, open(self._output, "wb") as output:
             self._serving = subprocess.Popen(
-                [*_COMMAND, "serve", "--home", str(self.home)],
+                [*(_hand_over(over) if handed else ()), *_COMMAND, "serve", "--home", str(self.home)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
                 env=_environment(),
                 cwd=self.home.parent,
+                pass_fds=over,
             )
         until(self._ready, "ready")
         said = self._output.read_text()
@@ -243,6 +246,21 @@ class Server:
 
 # A role that loses its supervisor lets go of everything by ending: what is unclosed then is no news.
 _COMMAND = (sys.executable, "-W", "always", "-W", "ignore::ResourceWarning", "-m", "pillarbox")
+
+
+def _hand_over(descriptors: Sequence[int]) -> list[str]:
+    """What starts a program with these as its descriptors 3, 4, ...; their numbers now must be larger ones."""
+    script = (
+        "import os, sys\n"
+        "given = [int(number) for number in sys.argv[1].split(',')]\n"
+        "for at, number in enumerate(given):\n"
+        "    os.dup2(number, 3 + at)\n"
+        "    os.close(number)\n"
+        "told = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': str(len(given))}\n"
+        "os.execve(sys.argv[2], sys.argv[2:], {**os.environ, **told})\n"
+    )
+    assert min(descriptors) >= 3 + len(descriptors), descriptors
+    return [sys.executable, "-c", script, ",".join(map(str, descriptors))]
 
 
 def _environment() -> dict[str, str]:

@@ -76,7 +76,7 @@ def test_more_certificates_than_a_frame_carries_are_all_served(home: Path) -> No
     last, trusted = certificate("last.example")
     house = House(home, Settings(me=b"mx.example.org"), [])
     house.certificates = {"": default} | {f"{n}.example": default for n in range(MANY)} | {"last.example": last}
-    boss = Supervisor(house, [("pop3d", never, 1)], Log("supervisor", as_json=False), lambda: None)
+    boss = Supervisor(house, [("pop3d", never, 1)], Log("supervisor", as_json=False), lambda moment: None)
     process = boss._processes[0]
     ours, theirs = socket.socketpair()
     process.link, process.start_at = Link(ours, ROLE_SAYS), time.monotonic() + 60

@@ -33,7 +33,7 @@ def house(tmp_path: Path) -> House:
 
 
 def supervisor(house: House, run: Run) -> Supervisor:
-    return Supervisor(house, [("users", run, 1)], Log("supervisor", as_json=False), lambda: None)
+    return Supervisor(house, [("users", run, 1)], Log("supervisor", as_json=False), lambda moment: None)
 
 
 def in_a_child(run: Callable[[], int]) -> int:

@@ -10,11 +10,13 @@ import socket
 import sys
 from pathlib import Path
 
+from pillarbox.cli import activation
+from pillarbox.cli.activation import Handed
 from pillarbox.cli.create import create
 from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
 from pillarbox.cli.layout import role_user, unreachable
-from pillarbox.cli.notify import tell_systemd
+from pillarbox.cli.notify import Notifier
 from pillarbox.cli.port import remedy
 from pillarbox.cli.shell import quoted
 from pillarbox.cli.welcome import welcome
@@ -25,7 +27,7 @@ from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
 from pillarbox.roles.log import STANDARD_ERROR, Log
 from pillarbox.roles.process import become, raise_descriptor_limit
-from pillarbox.roles.supervisor import Run, Supervisor
+from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
 from pillarbox.users.roles import User
 
@@ -41,6 +43,8 @@ class CannotServe(Failure):
 
 def serve(home: Path) -> int:
     """Serve from `home` until SIGTERM or SIGINT; the exit status. Raises Failure before anything is served."""
+    received = activation.handed(os.environ, os.getpid())
+    systemd = Notifier.taken(os.environ)
     _open_standard()
     for line in create(home):
         print(line, flush=True)
@@ -48,24 +52,27 @@ def serve(home: Path) -> int:
     lock.take()
     user = role_user()
     settings = _settings(home)
-    house = House(home, settings, _bound(settings))
+    house = House(home, settings, _bound(settings, received))
     house.read_certificates()
     _refuse_without_certificate(house)
     _refuse_unusable(home, user)
     login, password = first_account(home, settings, user)
     house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
-    house.public = listening.unix(home / PUBLIC, 0o600)
+    activation.refuse_strange(received, [home / PUBLIC])
+    house.public = activation.unix(received, home / PUBLIC, 0o600)
     raise_descriptor_limit()
     if os.getuid() == 0:
         become(user.uid, user.gid)
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")
 
-    def announce() -> None:
+    def announce(moment: Moment) -> None:
+        systemd.tell(moment)
+        if moment is not Moment.SERVING:
+            return
         bound = [listener for listener, _sock in house.listening]
         lines = [f"listening {listener}" for listener in bound] + ["ready"]
         print("\n".join([*lines, *welcome(home, settings, bound, login, password)]), flush=True)
-        tell_systemd("READY=1")
 
     status = Supervisor(house, _roles(), log, announce).run()
     lock.release()
@@ -112,14 +119,15 @@ def _refusal(home: Path, complaint: Complaint) -> str:
     return f"{home}/{complaint}"
 
 
-def _bound(settings: Settings) -> list[tuple[Listener, socket.socket]]:
-    """All of control/listen, with the ports the system chose where the file says 0."""
-    if not settings.listen:
+def _bound(settings: Settings, received: list[Handed]) -> list[tuple[Listener, socket.socket]]:
+    """All of control/listen, with the ports the system chose where the file says 0, and what was handed over."""
+    wanted = activation.listeners(received, settings.listen)
+    if not wanted:
         raise CannotServe("control/listen: names no listener: write a line such as: smtp 127.0.0.1:2525")
     bound = []
-    for listener in settings.listen:
+    for listener, given in wanted:
         try:
-            sock = listening.tcp(listener.address, listener.port)
+            sock = given or listening.tcp(listener.address, listener.port)
         except OSError as problem:
             line = f"control/listen: {listener}: {problem.strerror}: {remedy(problem)}"
             raise CannotServe(line, Status(4, 3, 0)) from None

@@ -26,6 +26,11 @@ def tcp(address: str, port: int) -> socket.socket:
     return sock
 
 
+def client(address: str) -> str:
+    """The client's address as we write it: an IPv6 socket that takes IPv4 too calls 192.0.2.1 ::ffff:192.0.2.1."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def unix(path: Path, mode: int) -> socket.socket:
     """A listening Unix socket in place of whatever was left at `path`. It is bound relative to its directory, because
     the kernel takes only 108 bytes. Raises OSError."""

@@ -17,7 +17,7 @@ except ImportError:  # it makes asyncio faster, and is not to be had everywhere
     uvloop = None  # type: ignore[assignment]  # mypy takes the module for the only value of its name
 
 from pillarbox.control.table import Listener
-from pillarbox.net import tls
+from pillarbox.net import listening, tls
 from pillarbox.roles.conversation import Conversation
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
@@ -194,7 +194,7 @@ class Door(asyncio.Protocol):
 
 def _address(transport: asyncio.Transport) -> str:
     peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else "unknown"
+    return listening.client(str(peer[0])) if peer else "unknown"
 
 
 def run(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from pillarbox.roles import certificates
 from pillarbox.roles.house import House
@@ -35,6 +36,15 @@ STOP_MARGIN = 5.0  # seconds beyond control/draintime until a role is killed
 Run = Callable[[House, socket.socket], None]
 
 
+class Moment(Enum):
+    """What whoever started us may want to hear of."""
+
+    SERVING = auto()  # once, when every role does
+    RELOADING = auto()
+    RELOADED = auto()
+    STOPPING = auto()
+
+
 @dataclass(slots=True)
 class _Process:
     """One process of a role, or its empty place while it is down."""
@@ -51,9 +61,11 @@ class _Process:
 
 
 class Supervisor:
-    """`roles`: (name, how to run it, how many). `announce` is called once when all serve."""
+    """`roles`: (name, how to run it, how many). `announce` hears of each moment."""
 
-    def __init__(self, house: House, roles: list[tuple[str, Run, int]], log: Log, announce: Callable[[], None]) -> None:
+    def __init__(
+        self, house: House, roles: list[tuple[str, Run, int]], log: Log, announce: Callable[[Moment], None]
+    ) -> None:
         self._house = house
         self._log = log
         self._announce = announce
@@ -108,7 +120,9 @@ class Supervisor:
                     self._start(process)
             if self._reload or self._domains_changed():
                 self._reload = False
+                self._announce(Moment.RELOADING)
                 self._reread()
+                self._announce(Moment.RELOADED)
             elif now - self._looked > CERTIFICATE_PERIOD:
                 self._looked = now
                 self._look_at_certificates()
@@ -131,7 +145,7 @@ class Supervisor:
     def _count_ready(self) -> None:
         if not self._announced and all(process.ready for process in self._processes):
             self._announced = True
-            self._announce()
+            self._announce(Moment.SERVING)
 
     def _reap(self) -> None:
         for process in self._processes:
@@ -295,6 +309,7 @@ class Supervisor:
     # stopping
 
     def _stop(self) -> int:
+        self._announce(Moment.STOPPING)
         self._log.say("status: exiting", "exiting")
         for _listener, sock in self._house.listening:
             sock.close()  # or clients would still be let in by the kernel, and wait in vain
