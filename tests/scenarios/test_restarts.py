@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -133,7 +132,7 @@ def test_a_socket_that_control_listen_does_not_name_stops_the_start() -> None:
         server.start(handed=doors)
 
 
-def test_systemd_s_own_program_hands_over_one_socket_for_both_protocols(tmp_path: Path) -> None:
+def test_systemd_s_own_program_hands_over_one_socket_for_both_protocols() -> None:
     """systemd-socket-activate, which listens as `ListenStream=PORT` does and starts us at the first connection."""
     activate = peer("systemd-socket-activate")
     with listening.tcp("::", 0) as sock:
@@ -163,11 +162,13 @@ def test_systemd_s_own_program_hands_over_one_socket_for_both_protocols(tmp_path
         assert server.stop() == 0
 
 
-def test_systemd_hears_when_we_serve_reload_and_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_hears_when_we_serve_reload_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, a_home() as server:
-        ear.bind(str(tmp_path / "notify"))
+        path = server.home.parent / "notify"
+        ear.bind(str(path))
+        path.chmod(0o777)  # as systemd's
         ear.settimeout(30)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         server.start()
         assert ear.recv(512) == b"READY=1"
         server.signal(signal.SIGHUP)
