@@ -14,7 +14,7 @@ from pillarbox import accounts
 from pillarbox.cli import account
 from pillarbox.cli.create import create
 from pillarbox.cli.first import first_account
-from pillarbox.cli.layout import role_user
+from pillarbox.cli.layout import passwords_reader, settings_of, users_of
 from pillarbox.cli.main import status
 from pillarbox.control.table import Settings, read
 from pillarbox.credentials import Password
@@ -62,10 +62,14 @@ def test_a_password_is_changed(made: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert not verified(made, b"joe@example.org", b"one")
 
 
-def test_the_mailbox_belongs_to_the_roles(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mailbox_belongs_to_vmail_and_auth_reads_the_passwords(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say(b"one\n", monkeypatch)
     status(["account", "add", "joe@example.org", "--password-stdin"])
-    assert (made / "mail/example.org/joe/Maildir/new").stat().st_uid == role_user().uid
+    settings = settings_of(made)
+    assert (made / "mail/example.org/joe/Maildir/new").stat().st_uid == users_of(settings)["vmail"].uid
+    facts = (made / "users/passwords").stat()
+    assert (facts.st_uid, facts.st_gid) == (os.getuid(), passwords_reader(settings).gid)
+    assert facts.st_mode & 0o777 == 0o640
 
 
 def test_with_nobody_to_ask_it_says_how_to_give_the_password(
@@ -123,25 +127,25 @@ def test_on_a_terminal_it_asks_twice_and_shows_nothing(made: Path) -> None:
 
 def test_the_first_account_is_made_once_and_works(made: Path) -> None:
     settings = read(made / "control")[0]
-    login, password = first_account(made, settings, role_user())
+    login, password = first_account(made, settings)
     assert login is not None
     assert password is not None
     assert login.endswith("@mx.example.org")
     assert verified(made, login.encode(), password.encode())
-    assert first_account(made, settings, role_user()) == (login, None)
+    assert first_account(made, settings) == (login, None)
 
 
 def test_accounts_that_were_all_removed_do_not_come_back(made: Path) -> None:
     settings = read(made / "control")[0]
-    login, _ = first_account(made, settings, role_user())
+    login, _ = first_account(made, settings)
     assert login is not None
     accounts.remove(made, login.encode())
-    assert first_account(made, settings, role_user()) == (None, None)
+    assert first_account(made, settings) == (None, None)
 
 
 def test_where_the_hosts_users_have_its_mail_no_account_is_made(made: Path) -> None:
     settings = Settings(me=b"mx.example.org", locals=frozenset({b"mx.example.org"}))
-    assert first_account(made, settings, role_user()) == (None, None)
+    assert first_account(made, settings) == (None, None)
     assert accounts.list(made) == ()
 
 

@@ -15,7 +15,7 @@ from pillarbox.cli.create import create
 from pillarbox.cli.finding import Premises
 from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
-from pillarbox.cli.layout import role_user
+from pillarbox.cli.layout import group_name, passwords_reader, settings_of, users_of
 from pillarbox.cli.main import status
 from pillarbox.control.table import read
 from tests.cli.conftest import AsNobody
@@ -37,6 +37,11 @@ def good(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+def names(home: Path) -> dict[str, str]:
+    """What the user of each role is called."""
+    return {role: user.name for role, user in users_of(settings_of(home)).items()}
+
+
 def problems(home: Path) -> list[str]:
     return [finding.text for finding in check.findings(home) if finding.is_problem and NOT_OURS not in finding.text]
 
@@ -53,7 +58,7 @@ def test_a_good_home_has_no_problem_and_no_files_change(good: Path, capsys: Capt
 
 
 def test_a_problem_is_the_exit_status(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_runtime", lambda _user: iter(()))
+    monkeypatch.setattr(check, "_runtime", lambda _premises: iter(()))
     assert status(["check"]) == 0
     (good / "control" / "crammd5").write_text("perhaps\n")
     assert status(["check"]) == 1
@@ -139,21 +144,25 @@ def test_what_is_wrong_is_one_line_with_its_remedy(good: Path, breakage: Callabl
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("queue", "{home}/queue: belongs to uid 65534, not to pillarbox: chown -R pillarbox '{home}/queue'"),
+        ("queue", "{home}/queue: belongs to uid 65534, not to {queue}: chown -R {queue} '{home}/queue'"),
+        ("alias", "{home}/alias: belongs to uid 65534, not to {alias}: chown -R {alias} '{home}/alias'"),
         ("control", "{home}/control: belongs to uid 65534, not to root: chown root '{home}/control'"),
-        ("mail/example.org/joe", "{home}/mail/example.org/joe: belongs to uid 65534, not to pillarbox: chown -R"),
+        ("mail/example.org/joe", "{home}/mail/example.org/joe: belongs to uid 65534, not to {vmail}: chown -R"),
     ],
 )
 def test_a_wrong_owner_is_one_line_with_its_remedy(good: Path, name: str, line: str) -> None:
     os.chown(good / name, 65534, 65534)
-    assert [text for text in problems(good) if text.startswith(line.format(home=good))] != []
+    expected = line.format(home=good, **names(good))
+    assert [text for text in problems(good) if text.startswith(expected)] != []
 
 
 @needs_root
 def test_a_file_of_root_in_the_queue_is_found(good: Path) -> None:
     (good / "queue" / "queue.db-wal").touch()
     assert problems(good) == [
-        f"{good}/queue/queue.db-wal: belongs to uid 0, not to pillarbox: chown -R pillarbox '{good}/queue'"
+        "{0}/queue/queue.db-wal: belongs to uid 0, not to {queue}: chown -R {queue} '{0}/queue'".format(
+            good, **names(good)
+        )
     ]
 
 
@@ -161,13 +170,15 @@ def test_a_file_of_root_in_the_queue_is_found(good: Path) -> None:
 def test_a_password_file_that_the_roles_cannot_read_is_found(good: Path) -> None:
     os.chown(good / "users" / "passwords", 0, 0)
     (line,) = problems(good)
-    assert line.startswith(f"{good}/users/passwords: pillarbox cannot read it: chgrp pillarbox ")
+    reader = passwords_reader(settings_of(good))
+    assert line.startswith(f"{good}/users/passwords: {reader.name} cannot read it: chgrp {group_name(reader.gid)} ")
 
 
 @needs_root
 def test_a_home_that_the_roles_cannot_enter_is_found(good: Path) -> None:
     good.parent.chmod(0o700)
-    assert f"{good}: pillarbox cannot enter {good.parent}: chmod o+x {good.parent}" in problems(good)
+    said = f" cannot enter {good.parent}: chmod o+x {good.parent}"
+    assert [text for text in problems(good) if text.startswith(f"{good}: ") and text.endswith(said)]
 
 
 @needs_root
@@ -179,7 +190,7 @@ def test_an_interpreter_that_others_cannot_run_is_found(
     private.touch(0o755)
     monkeypatch.setattr(sys, "executable", str(private))
     (line,) = [f.text for f in check.findings(good) if f.is_problem]
-    assert "pillarbox cannot run it (stopped at " in line
+    assert " cannot run it (stopped at " in line
     assert "make install PYTHON=/usr/bin/python3" in line
 
 
@@ -242,19 +253,31 @@ def test_what_may_not_be_looked_at_is_said(good: Path, monkeypatch: pytest.Monke
         ("control/rcpthosts", "control/rcpthosts", 0o600, "chmod o+r '{home}/control/rcpthosts'"),
         ("users/cdb", "users", 0o700, "chmod o+x '{home}/users'"),
         (
-            "tls/key.pem",
-            "tls/key.pem",
+            "control/smtproutes",
+            "control/smtproutes",
             0o600,
-            "chgrp pillarbox '{home}/tls/key.pem' && chmod g=r '{home}/tls/key.pem'",
+            "chgrp {group} '{home}/control/smtproutes' && chmod g=r '{home}/control/smtproutes'",
         ),
     ],
 )
 def test_what_the_roles_cannot_read_is_found(good: Path, file: str, closed: str, mode: int, remedy: str) -> None:
+    (good / "control" / "smtproutes").touch()
     (good / closed).chmod(mode)
-    assert f"{good / file}: pillarbox cannot read it: {remedy.format(home=good)}" in problems(good)
+    group = group_name(users_of(settings_of(good))["queue"].gid)
+    said = f" cannot read it: {remedy.format(home=good, group=group)}"
+    assert [text for text in problems(good) if text.startswith(f"{good / file}: ") and text.endswith(said)]
+
+
+@needs_root
+def test_routes_with_passwords_are_the_queues_alone(good: Path) -> None:
+    routes = good / "control" / "smtproutes"
+    routes.write_text("a.example:b.example joe secret\n")
+    create(good)
+    assert (routes.stat().st_gid, routes.stat().st_mode & 0o777) == (users_of(settings_of(good))["queue"].gid, 0o640)
+    assert problems(good) == []
 
 
 def test_the_login_that_is_printed_again_is_one_at_this_host(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"secret")))
     assert status(["account", "add", "jim@mx.example.org", "--password-stdin"]) == 0
-    assert first_account(good, read(good / "control")[0], role_user()) == ("jim@mx.example.org", None)
+    assert first_account(good, read(good / "control")[0]) == ("jim@mx.example.org", None)

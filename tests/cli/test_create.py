@@ -10,7 +10,7 @@ import pytest
 
 from pillarbox.cli import certificate, create
 from pillarbox.cli.create import CannotCreate
-from pillarbox.cli.layout import PLACES, role_user
+from pillarbox.cli.layout import PLACES, BadRoleUsers, settings_of, users_of
 from pillarbox.control.table import read
 from tests.cli.conftest import AsNobody
 from tests.cli.test_certificate import shake_hands
@@ -79,12 +79,37 @@ def test_modes_do_not_depend_on_the_umask(home: Path) -> None:
 @needs_root
 def test_what_roles_write_is_theirs_and_what_they_read_is_not(home: Path) -> None:
     create.create(home, "mx.example.org")
-    roles = role_user()
+    users = users_of(settings_of(home))
     owners = {place.name: (home / place.name).stat().st_uid for place in PLACES}
-    assert {name for name, uid in owners.items() if uid == roles.uid} == {"queue", "alias"}
+    assert {name for name, uid in owners.items() if uid == users["queue"].uid} >= {"queue"}
+    assert {name for name, uid in owners.items() if uid == users["alias"].uid} >= {"alias"}
     assert {name for name, uid in owners.items() if uid == 0} == {"control", "users", "mail", "run", "tls"}
     key = (home / "tls" / "key.pem").stat()
-    assert (key.st_uid, key.st_gid, stat.S_IMODE(key.st_mode)) == (0, roles.gid, 0o640)
+    assert (key.st_uid, key.st_gid) == (0, users["supervisor"].gid)
+    assert stat.S_IMODE(key.st_mode) & 0o037 == 0
+
+
+@needs_root
+def test_routes_with_passwords_are_closed_and_that_is_said(home: Path) -> None:
+    create.create(home, "mx.example.org")
+    routes = home / "control" / "smtproutes"
+    routes.write_text(":relay.example.org\n")
+    routes.chmod(0o644)
+    assert create.create(home) == []
+    routes.write_text(":relay.example.org joe secret\n")
+    assert create.create(home) == ["control/smtproutes: holds passwords: others can not read it any more"]
+    facts = routes.stat()
+    assert (facts.st_uid, facts.st_gid) == (0, users_of(settings_of(home))["queue"].gid)
+    assert mode(routes) == 0o640
+    assert create.create(home) == []
+
+
+def test_with_a_broken_roleusers_nobody_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create.create(home, "mx.example.org")
+    (home / "control" / "roleusers").write_text("smtpd joe\n")
+    monkeypatch.setattr(create, "make_missing", lambda *_: pytest.fail("users were made"))
+    with pytest.raises(BadRoleUsers, match="control/roleusers: line 1: not ROLE:USER: 'smtpd joe'; write lines"):
+        create.create(home)
 
 
 @needs_root
@@ -98,7 +123,7 @@ def test_a_place_of_somebody_else_is_not_taken_away(home: Path) -> None:
 @needs_root
 def test_a_home_that_the_roles_cannot_reach_is_refused(home: Path) -> None:
     home.parent.chmod(0o700)
-    with pytest.raises(CannotCreate, match=f"the user pillarbox of the server cannot enter {home.parent}"):
+    with pytest.raises(CannotCreate, match=f"the user .* of the server cannot enter {home.parent}"):
         create.create(home, "mx.example.org")
     assert not home.exists()
 
@@ -255,9 +280,10 @@ def test_killed_at_any_step_the_next_start_finishes_the_home(home: Path, monkeyp
         assert sorted(name for name in files if not name.endswith(".new")) == whole
         assert files["control/me"] == b"mx.example.org\n"
         assert shake_hands(at / "tls" / "cert.pem", at / "tls" / "key.pem", "localhost")
+        users = users_of(settings_of(at))
         for place in PLACES:
             assert mode(at / place.name) == place.mode
-            owner = role_user().uid if place.roles else os.getuid()
+            owner = users[place.owner].uid if place.owner else os.getuid()
             assert (at / place.name).stat().st_uid == owner
     assert steps > 20
 

@@ -13,7 +13,7 @@ import pytest
 
 from pillarbox.cli.create import create
 from pillarbox.cli.home import Lock
-from pillarbox.cli.layout import role_user
+from pillarbox.cli.layout import settings_of, users_of
 from pillarbox.cli.main import status
 from pillarbox.cli.queue import _acting_as as acting_as
 from pillarbox.envelope import Envelope
@@ -32,7 +32,7 @@ def made(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fill(home: Path, count: int = 1) -> list[int]:
     """Put messages into the queue of a home whose server is down: the first recipient is held, the second waits."""
-    with acting_as(role_user()):
+    with acting_as(users_of(settings_of(home))["queue"]):
         engine = SqliteEngine.open(home / "queue", time.monotonic)
         envelope = Envelope(b"ann\x1b[2J@example.org", (b"joe@example.net", b"sue@example.com"))
         drafts = [Draft(os.urandom(16), envelope, 1_800_000_000, 7, 8, 5, b"body\n") for _ in range(count)]
@@ -104,7 +104,7 @@ def test_what_root_does_leaves_a_queue_that_the_server_can_open(made: Path) -> N
     """A log or journal that belongs to root would keep the queue role out."""
     status(["queue", "list"])
     files = list((made / "queue").rglob("*"))
-    assert {file.stat().st_uid for file in files} == {role_user().uid}
+    assert {file.stat().st_uid for file in files} == {users_of(settings_of(made))["queue"].uid}
     assert os.geteuid() == 0
 
 

@@ -12,7 +12,7 @@ import click
 
 from pillarbox import accounts
 from pillarbox.cli.home import require
-from pillarbox.cli.layout import broken_assign, role_user
+from pillarbox.cli.layout import broken_assign, passwords_reader, settings_of, users_of
 from pillarbox.cli.output import printable, table
 from pillarbox.status import Failure, Status
 from pillarbox.users.assign import BadAssign
@@ -45,9 +45,10 @@ def _accounts_of(home: Path) -> Iterator[None]:
 def add(home: Path, address: str, *, stdin: bool) -> int:
     """Make an account; the password comes from standard input or is asked for twice. Raises Failure, OSError."""
     with _accounts_of(home):
-        user = role_user()
-        mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
-        accounts.add(home, os.fsencode(address), _password(stdin=stdin), user=mailbox_user)
+        settings = settings_of(home)
+        vmail, group = users_of(settings)["vmail"], passwords_reader(settings).gid
+        owner = accounts.MailboxUser(vmail.name, vmail.uid, vmail.gid)
+        accounts.add(home, os.fsencode(address), _password(stdin=stdin), user=owner, group=group)
     print(f"{printable(address.lower())}: added")
     return 0
 

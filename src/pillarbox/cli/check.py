@@ -9,12 +9,23 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pillarbox.cli import network
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
-from pillarbox.cli.layout import PLACES, Place, broken_assign, mode, role_user, unreachable, unreadable
+from pillarbox.cli.layout import (
+    PLACES,
+    Place,
+    broken_assign,
+    group_name,
+    holds_passwords,
+    mode,
+    passwords_reader,
+    unreachable,
+    unreadable,
+    users_of,
+)
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
@@ -44,14 +55,13 @@ def findings(home: Path) -> Iterator[Finding]:
     if os.getuid() not in (0, home.stat().st_uid):
         yield problem(str(home), f"belongs to uid {home.stat().st_uid}", "run check as root, or as that user")
         return
+    settings, complaints = table.read(home / "control")
     try:
-        user = role_user()
+        premises = Premises(home, users_of(settings), passwords_reader(settings), settings)
     except Failure as failure:
         yield Finding("problem", failure.text)
         return
-    settings, complaints = table.read(home / "control")
-    premises = Premises(home, user, settings)
-    yield from _runtime(user)
+    yield from _runtime(premises)
     yield from _reach(premises)
     for place in PLACES:
         yield from _place(premises, place)
@@ -71,39 +81,51 @@ def _looking(part: Callable[[Premises], Iterator[Finding]], premises: Premises) 
         yield problem(where, f"cannot look at it: {trouble.strerror}", "run check as root, or as the home's owner")
 
 
-def _runtime(user: User) -> Iterator[Finding]:
+def _runtime(premises: Premises) -> Iterator[Finding]:
     """Roles and the programs they start run as other users, who need the interpreter."""
     if os.getuid() != 0:
         return
     interpreter = Path(sys.executable).resolve()
-    closed = unreachable(interpreter, user)
+    closed = unreadable([interpreter], premises.users.values(), to_run=True)[0]
     if closed is None:
-        yield ok(str(interpreter), f"{user.name} can run it")
+        yield ok(str(interpreter), "the users of all roles can run it")
     else:
         remedy = "use an interpreter that every user can run: make install PYTHON=/usr/bin/python3"
-        yield problem(str(interpreter), f"{user.name} cannot run it (stopped at {closed})", remedy)
+        wrong = f"{closed.user.name} cannot run it (stopped at {closed.at})"
+        yield problem(str(interpreter), wrong, remedy)
 
 
 def _reach(premises: Premises) -> Iterator[Finding]:
-    closed = unreachable(premises.home, premises.user)
+    closed = unreachable([premises.home], premises.users.values())
     if closed is None:
-        yield ok(str(premises.home), f"{premises.user.name} can enter it")
+        yield ok(str(premises.home), "all roles can enter it")
     else:
-        yield problem(str(premises.home), f"{premises.user.name} cannot enter {closed}", f"chmod o+x {quoted(closed)}")
+        yield problem(
+            str(premises.home), f"{closed.user.name} cannot enter {closed.at}", f"chmod o+x {quoted(closed.at)}"
+        )
 
 
 def _readable(premises: Premises) -> Iterator[Finding]:
-    """Files that the roles read as their user; serve itself reads some of them earlier, as root."""
-    home, user = premises.home, premises.user
-    key = home / premises.settings.tlskey
-    plain = [*sorted((home / "control").iterdir()), home / "users" / "cdb", home / premises.settings.tlscert]
-    for file in (*plain, key):
-        closed = unreadable(file, user) if file.exists() else None
-        if closed is not None:
-            name = quoted(closed)
-            secret = f"chgrp {user.name} {name} && chmod g=r {name}"
-            remedy = secret if closed == key else f"chmod o+{'x' if closed.is_dir() else 'r'} {name}"
-            yield problem(str(file), f"{user.name} cannot read it", remedy)
+    """Files that the roles read as their users; serve itself reads some of them earlier, as root."""
+    home, users = premises.home, premises.users
+    routes, key = home / "control" / "smtproutes", home / premises.settings.tlskey
+    plain = [file for file in sorted((home / "control").iterdir()) if file != routes]
+    yield from _closed_to([*plain, home / "users" / "cdb"], users.values())
+    yield from _closed_to([routes], [users["queue"]], secret=True)
+    yield from _closed_to([home / premises.settings.tlscert, key], [users["supervisor"]], secret=True)
+
+
+def _closed_to(files: list[Path], users: Iterable[User], *, secret: bool = False) -> Iterator[Finding]:
+    """`secret`: the remedy opens the file to one group alone."""
+    there = [file for file in files if file.exists()]
+    for file, closed in zip(there, unreadable(there, users), strict=True):
+        if closed is None:
+            continue
+        name = quoted(closed.at)
+        remedy = f"chmod o+{'x' if closed.at.is_dir() else 'r'} {name}"
+        if secret and closed.at == file:
+            remedy = f"chgrp {group_name(closed.user.gid)} {name} && chmod g=r {name}"
+        yield problem(str(file), f"{closed.user.name} cannot read it", remedy)
 
 
 def _place(premises: Premises, place: Place) -> Iterator[Finding]:
@@ -112,10 +134,10 @@ def _place(premises: Premises, place: Place) -> Iterator[Finding]:
         yield problem(str(directory), "missing", f"pillarbox init --home {quoted(premises.home)}")
         return
     facts = directory.stat()
-    owner = premises.user if place.roles else caller()
+    owner = premises.users[place.owner] if place.owner else caller()
     if facts.st_uid != owner.uid:
         wrong = f"belongs to uid {facts.st_uid}, not to {owner.name}"
-        yield problem(str(directory), wrong, f"chown {'-R ' if place.roles else ''}{owner.name} {quoted(directory)}")
+        yield problem(str(directory), wrong, f"chown {'-R ' if place.owner else ''}{owner.name} {quoted(directory)}")
     elif mode(facts) & ~place.mode & (WRITABLE_BY_OTHERS | SECRET):
         yield problem(
             str(directory), f"mode {mode(facts):04o} is too open", f"chmod {place.mode:o} {quoted(directory)}"
@@ -140,9 +162,8 @@ def _control(control: Path, complaints: list[table.Complaint]) -> Iterator[Findi
 def _routes(premises: Premises) -> Iterator[Finding]:
     """Passwords for relays, which everybody could read."""
     file = premises.home / "control" / "smtproutes"
-    holds_passwords = any(len(route.split()) > 1 for route in premises.settings.smtproutes.values())
-    if holds_passwords and file.stat().st_mode & stat.S_IROTH:
-        remedy = f"chgrp {premises.user.name} {quoted(file)} && chmod 640 {quoted(file)}"
+    if holds_passwords(premises.settings) and file.stat().st_mode & stat.S_IROTH:
+        remedy = f"chgrp {group_name(premises.users['queue'].gid)} {quoted(file)} && chmod 640 {quoted(file)}"
         yield problem(str(file), "holds passwords, and everybody can read it", remedy)
 
 
@@ -159,7 +180,7 @@ def _users(premises: Premises) -> Iterator[Finding]:
         yield ok(str(users / "assign"), f"{len(assigned)} lines, compiled")
     passwords = users / "passwords"
     if passwords.exists():
-        yield _secret(passwords, premises.user)
+        yield _secret(passwords, premises.passwords_reader)
 
 
 def _secret(file: Path, user: User) -> Finding:
@@ -170,7 +191,9 @@ def _secret(file: Path, user: User) -> Finding:
         return problem(str(file), f"mode {mode(facts):04o}: everybody can read it", f"chmod o= {quoted(file)}")
     if not readable:
         return problem(
-            str(file), f"{user.name} cannot read it", f"chgrp {user.name} {quoted(file)} && chmod g+r {quoted(file)}"
+            str(file),
+            f"{user.name} cannot read it",
+            f"chgrp {group_name(user.gid)} {quoted(file)} && chmod g+r {quoted(file)}",
         )
     return ok(str(file), "closed to others")
 
@@ -181,17 +204,16 @@ def _newer(one: Path, other: Path) -> bool:
 
 def _mailboxes(premises: Premises) -> Iterator[Finding]:
     """The homes of accounts, and their Maildirs, if nothing else is said to deliver into."""
+    vmail = premises.users["vmail"]
     for directory, names in _account_homes(premises).items():
         facts = directory.stat() if directory.is_dir() else None
         if facts is None:
-            yield problem(
-                str(directory), f"missing, but mail to {names} goes there", f"mkdir it for {premises.user.name}"
-            )
-        elif facts.st_uid != premises.user.uid:
-            wrong = f"belongs to uid {facts.st_uid}, not to {premises.user.name}"
-            yield problem(str(directory), wrong, f"chown -R {premises.user.name} {quoted(directory)}")
+            yield problem(str(directory), f"missing, but mail to {names} goes there", f"mkdir it for {vmail.name}")
+        elif facts.st_uid != vmail.uid:
+            wrong = f"belongs to uid {facts.st_uid}, not to {vmail.name}"
+            yield problem(str(directory), wrong, f"chown -R {vmail.name} {quoted(directory)}")
         elif not any((directory / name).exists() for name in ("Maildir/new", ".qmail")):
-            remedy = f"pillarbox run maildirmake {quoted(directory)}/Maildir (as {premises.user.name})"
+            remedy = f"pillarbox run maildirmake {quoted(directory)}/Maildir (as {vmail.name})"
             yield problem(str(directory / "Maildir"), f"missing, but mail to {names} goes there", remedy)
         else:
             yield ok(str(directory), f"mail to {names}")
@@ -212,11 +234,11 @@ def _account_homes(premises: Premises) -> dict[Path, str]:
 
 
 def _queue(premises: Premises) -> Iterator[Finding]:
-    queue = premises.home / "queue"
+    queue, owner = premises.home / "queue", premises.users["queue"]
     for file in sorted(queue.rglob("*")):
-        if file.lstat().st_uid != premises.user.uid:
-            wrong = f"belongs to uid {file.lstat().st_uid}, not to {premises.user.name}"
-            yield problem(str(file), wrong, f"chown -R {premises.user.name} {quoted(queue)}")
+        if file.lstat().st_uid != owner.uid:
+            wrong = f"belongs to uid {file.lstat().st_uid}, not to {owner.name}"
+            yield problem(str(file), wrong, f"chown -R {owner.name} {quoted(queue)}")
             return
     room = os.statvfs(queue)
     free = room.f_bavail * room.f_frsize

@@ -1,5 +1,7 @@
 """Makes a home, or what is missing of one. Asks nothing, changes nothing that is there, says each thing it made.
 
+One file that is there is changed: a control/smtproutes with passwords is closed to others.
+
 The rule that must stay true: control/me is written last. A home without it is not finished, and killed at any moment
 `create` finishes it the next time; in a home with it nobody's locals or rcpthosts are invented.
 """
@@ -9,17 +11,17 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pillarbox.address import is_domain
-from pillarbox.cli.layout import PLACES, ROLE_USER, Place, role_user, unreachable
+from pillarbox.cli.layout import PLACES, ROLE_USER, Place, holds_passwords, settings_of, unreachable, users_of
 from pillarbox.cli.newusers import make_missing
 from pillarbox.cli.shell import quoted
-from pillarbox.control import table
 from pillarbox.control.table import Settings
 from pillarbox.status import Failure, Status
 from pillarbox.users.roles import User, caller
@@ -55,19 +57,21 @@ def create(home: Path, me: str | None = None, *, standard_ports: bool = False) -
 
 
 def _steps(home: Path, me: str, standard_ports: bool) -> Iterator[str]:
+    settings = settings_of(home)
     if os.getuid() == 0:
         yield from _role_user_line()
-        yield from make_missing(home, _settings(home))
-    user = role_user()
-    _refuse_unreachable(home, user)
+        yield from make_missing(home, settings)
+    users = users_of(settings)
+    _refuse_unreachable(home, users)
     if not home.is_dir():
         _make_directory(home, 0o755, None)
-    _refuse_unreachable(home, user)
-    made = [f"{place.name}/" for place in PLACES if _made(home / place.name, place, user)]
+    _refuse_unreachable(home, users)
+    made = [f"{place.name}/" for place in PLACES if _made(home / place.name, place, users)]
     if made:
         yield f"created {home} with {' '.join(made)}"
-    yield from _tls(home, me, user)
+    yield from _tls(home, me, users["supervisor"])
     yield from _control(home / "control", me, standard_ports)
+    yield from _close_routes(home / "control" / "smtproutes", settings, users["queue"])
 
 
 def _host(home: Path, me: str | None) -> str:
@@ -89,21 +93,12 @@ def _nodename() -> str:
     return name if is_domain(name.encode("ascii", "replace")) and name != "localhost" else "localhost.localdomain"
 
 
-def _settings(home: Path) -> Settings:
-    """The control files that are there. A broken roleusers must not lead to users that nobody asked for."""
-    settings, complaints = table.read(home / "control")
-    wrong = [complaint for complaint in complaints if complaint.file == "roleusers"]
-    if wrong:
-        raise CannotCreate(f"{home}/{wrong[0]}")
-    return settings
-
-
-def _refuse_unreachable(home: Path, user: User) -> None:
-    closed = unreachable(home, user)
+def _refuse_unreachable(home: Path, users: Mapping[str, User]) -> None:
+    closed = unreachable([home], users.values())
     if closed is not None:
         raise CannotCreate(
-            f"{home}: the user {user.name} of the server cannot enter {closed}; "
-            f"say another --home, or: chmod o+x {quoted(closed)}"
+            f"{home}: the user {closed.user.name} of the server cannot enter {closed.at}; "
+            f"say another --home, or: chmod o+x {quoted(closed.at)}"
         )
 
 
@@ -124,11 +119,11 @@ def _role_user_line() -> Iterator[str]:
     yield f"created the system user {ROLE_USER}: the server runs as that user"
 
 
-def _made(directory: Path, place: Place, user: User) -> bool:
+def _made(directory: Path, place: Place, users: Mapping[str, User]) -> bool:
     """Make one place of the home unless it is there, whosever it is."""
     if directory.is_dir():
         return False
-    _make_directory(directory, place.mode, user if place.roles and os.getuid() == 0 else None)
+    _make_directory(directory, place.mode, users[place.owner] if place.owner and os.getuid() == 0 else None)
     return True
 
 
@@ -146,7 +141,7 @@ def _make_directory(directory: Path, mode: int, owner: User | None) -> None:
     os.rename(fresh, directory)
 
 
-def _tls(home: Path, me: str, user: User) -> Iterator[str]:
+def _tls(home: Path, me: str, reader: User) -> Iterator[str]:
     """A certificate of our own, unless control/tlscert says it is elsewhere or there is one. A key that lies there
     alone, put there or left by a start that was killed, gets its certificate."""
     certificate, key = home / "tls" / "cert.pem", home / "tls" / "key.pem"
@@ -155,7 +150,7 @@ def _tls(home: Path, me: str, user: User) -> Iterator[str]:
     from pillarbox.cli.certificate import new_key, self_signed
 
     if not key.exists():
-        _put(key, new_key(), 0o640 if os.getuid() == 0 else 0o600, gid=user.gid)
+        _put(key, new_key(), 0o600 if reader.uid == os.getuid() else 0o640, gid=reader.gid)
     try:
         _put(certificate, self_signed(key.read_bytes(), me, datetime.now(UTC)), 0o644)
     except (ValueError, TypeError) as problem:
@@ -178,6 +173,20 @@ def _control(control: Path, me: str, standard_ports: bool) -> Iterator[str]:
     if fresh:
         _put(control / "me", f"{me}\n".encode("ascii"))
         yield f"created control/me: {me}"
+
+
+def _close_routes(file: Path, settings: Settings, reader: User) -> Iterator[str]:
+    """Passwords for relays are for root and the queue: the one file that is there and is changed."""
+    if not holds_passwords(settings) or not file.stat().st_mode & stat.S_IROTH:
+        return
+    try:
+        if os.getuid() == 0:
+            os.chown(file, -1, reader.gid)
+        file.chmod(0o640 if os.getuid() == 0 else 0o600)
+    except PermissionError:
+        yield f"control/smtproutes: holds passwords, and everybody can read it: chmod o= {quoted(file)}"
+    else:
+        yield "control/smtproutes: holds passwords: others can not read it any more"
 
 
 def _listen(standard_ports: bool) -> str:

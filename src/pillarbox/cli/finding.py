@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from pillarbox.users.roles import User
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """What the checks look at: the home, the user of the roles, and the settings."""
+    """What the checks look at: the home, whom each role runs as, who reads users/passwords, and the settings."""
 
     home: Path
-    user: User
+    users: Mapping[str, User]
+    passwords_reader: User
     settings: Settings
 
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pillarbox import accounts
+from pillarbox.cli.layout import passwords_reader, users_of
 from pillarbox.control.table import Settings
-from pillarbox.users.roles import User, caller
+from pillarbox.users.roles import caller
 
 PASSWORD_OCTETS = 15  # of chance: 120 bits, 20 characters
 
 
-def first_account(home: Path, settings: Settings, user: User) -> tuple[str | None, str | None]:
+def first_account(home: Path, settings: Settings) -> tuple[str | None, str | None]:
     """(login, password) of the account made just now; (login of one that is there, at this host if there is, None) when
     there are accounts; two Nones where all were removed again, or where the host's mail belongs to its own users.
     Raises Failure, OSError."""
@@ -28,8 +29,9 @@ def first_account(home: Path, settings: Settings, user: User) -> tuple[str | Non
         return None, None
     login = f"{_name(os.environ)}@{me.decode('ascii')}"
     password = secrets.token_urlsafe(PASSWORD_OCTETS)
-    mailbox_user = accounts.MailboxUser(user.name, user.uid, user.gid)
-    accounts.add(home, login.encode("ascii"), password.encode("ascii"), user=mailbox_user)
+    vmail, group = users_of(settings)["vmail"], passwords_reader(settings).gid
+    owner = accounts.MailboxUser(vmail.name, vmail.uid, vmail.gid)
+    accounts.add(home, login.encode("ascii"), password.encode("ascii"), user=owner, group=group)
     return login, password
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pillarbox.cli.home import Lock, require
-from pillarbox.cli.layout import role_user
+from pillarbox.cli.layout import settings_of, users_of
 from pillarbox.cli.output import complain, printable, table
 from pillarbox.queue import inquiry
 from pillarbox.queue.inquiry import Json
@@ -113,7 +113,7 @@ class _Asking:
     def _open(self) -> Ask:
         from pillarbox.queue.sqlite import SqliteEngine
 
-        user = role_user()
+        user = users_of(settings_of(self._home))["queue"]
         with _acting_as(user):
             engine = SqliteEngine.open(self._home / "queue", time.monotonic)
 

@@ -15,10 +15,10 @@ from pillarbox.cli.activation import Handed
 from pillarbox.cli.create import create
 from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
-from pillarbox.cli.layout import role_user, unreachable
+from pillarbox.cli.layout import users_of
 from pillarbox.cli.notify import Notifier
 from pillarbox.cli.port import remedy
-from pillarbox.cli.shell import quoted
+from pillarbox.cli.unusable import refuse_unusable
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import Complaint, Listener, Settings, read
 from pillarbox.net import listening
@@ -29,7 +29,6 @@ from pillarbox.roles.log import STANDARD_ERROR, Log
 from pillarbox.roles.process import become, raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
-from pillarbox.users.roles import User
 
 PUBLIC = "run/queue"
 PERMANENT = Status(5, 3, 5)
@@ -50,19 +49,19 @@ def serve(home: Path) -> int:
         print(line, flush=True)
     lock = Lock(home)
     lock.take()
-    user = role_user()
     settings = _settings(home)
+    users = users_of(settings)
     house = House(home, settings, _bound(settings, received))
     house.read_certificates()
     _refuse_without_certificate(house)
-    _refuse_unusable(home, user)
-    login, password = first_account(home, settings, user)
+    refuse_unusable(home, users)
+    login, password = first_account(home, settings)
     house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
     activation.refuse_strange(received, [home / PUBLIC])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     raise_descriptor_limit()
     if os.getuid() == 0:
-        become(user.uid, user.gid)
+        become(users["supervisor"].uid, users["supervisor"].gid)
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")
 
@@ -143,16 +142,3 @@ def _refuse_without_certificate(house: House) -> None:
                 f"control/listen: {listener}: there is no certificate {house.home / house.settings.tlscert}: "
                 "install one, or leave this listener out"
             )
-
-
-def _refuse_unusable(home: Path, user: User) -> None:
-    """What the roles write must be theirs, and they must get there: asked of the kernel as their user."""
-    queue = home / "queue"
-    owner = queue.stat().st_uid
-    if owner != user.uid:
-        raise CannotServe(f"{queue}: belongs to uid {owner}, not to {user.name}: chown -R {user.name} {quoted(queue)}")
-    closed = unreachable(queue, user)
-    if closed is not None:
-        raise CannotServe(
-            f"{closed}: the user {user.name} of the server cannot enter it: chmod or chown it, or another --home"
-        )
