@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+LONGEST: Final = 1002
+"""Octets of the longest address that may be queued: qmail-queue's limit. SMTP takes shorter ones only."""
 
 
 class Envelope(NamedTuple):

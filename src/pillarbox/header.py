@@ -96,6 +96,11 @@ def received(*, helo: bytes, ip: bytes, me: bytes, protocol: bytes, seconds: int
     return b"Received: from %s ([%s])\n  by %s with %s%s;\n  %s\n" % parts
 
 
+def invoked(pid: int, who: bytes, seconds: int) -> bytes:
+    """qmail-queue's Received field, with its LF; `who` is b"by uid 1000", b"by alias" or b"from network"."""
+    return b"Received: (qmail %d invoked %s); %s\n" % (pid, who, date(seconds))
+
+
 def protocol_word(*, extended: bool, secured: bool, authenticated: bool, utf8: bool) -> bytes:
     """The registered word for "with": RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3."""
     if not extended:

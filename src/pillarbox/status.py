@@ -6,7 +6,6 @@ The rule that must stay true: a failure nobody foresaw is temporary. Mail is nev
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -21,8 +20,7 @@ class Status(NamedTuple):
         return f"{self.kind}.{self.subject}.{self.detail}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """No, as a value: why, in the two languages of mail (a status for programs, printable ASCII text for people)."""
 
     status: Status

@@ -107,7 +107,7 @@ class Connection:
         facts = facts or access()
         self.world = world or World()
         listings = self.world.carry_out(OpenMaildrop(), bytearray()) if authorized else None
-        assert listings is None or isinstance(listings, tuple)
+        assert listings is None or (isinstance(listings, tuple) and not isinstance(listings, Refusal))
         self.machine = Server(b"Pillarbox", stamp=facts.stamp, authorized=authorized)
         self.session = Retrieval(facts, listings)
         self.heard = bytearray()

@@ -156,8 +156,8 @@ def test_many_drafts_under_way_do_not_fill_the_memory(
     "fields",
     [
         [KEY[1:], b"", b"body\n", b"c@d"],
-        [KEY, b"x" * 900, b"body\n", b"c@d"],
-        [KEY, b"", b"body\n", b"c@d", b"x" * 900],
+        [KEY, b"x" * 1003, b"body\n", b"c@d"],
+        [KEY, b"", b"body\n", b"c@d", b"x" * 1003],
     ],
     ids=["key", "sender", "recipient"],
 )

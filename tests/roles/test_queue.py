@@ -37,12 +37,14 @@ class Played:
         for name in ("queue", "run", "control"):
             (home / name).mkdir(exist_ok=True)
         public = listening.unix(home / "run" / "queue", 0o600)
+        injection = listening.unix(home / "run" / "inject", 0o666)
         ours, control = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _run(House(home, settings, [], public=public), control)
+            _run(House(home, settings, [], public=public, injection=injection), control)
         public.close()
+        injection.close()
         control.close()
         self.supervisor = Link(ours, ROLE_SAYS)
         self.links = [self.supervisor]

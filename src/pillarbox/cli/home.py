@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from pillarbox.programs import whereabouts
 from pillarbox.status import Failure, Status
 
 QMAIL = Path("/var/qmail")
@@ -31,8 +32,9 @@ class Running(Failure):
 
 
 def resolve(option: str | None, environ: Mapping[str, str], qmail: Path = QMAIL) -> Path:
-    """The home, absolute: --home, else $PILLARBOX_HOME, else /var/qmail if it is set up and no qmail-send runs there,
-    else ~/.local/share/pillarbox. Raises NoHome when qmail-send runs there, or when that cannot be told."""
+    """The home, absolute: --home, else $PILLARBOX_HOME, else the one named in /etc/pillarbox/home, else /var/qmail if
+    it is set up and no qmail-send runs there, else ~/.local/share/pillarbox. Raises NoHome when qmail-send runs there,
+    or when that cannot be told."""
     if option:
         return Path(os.path.abspath(option))
     found = existing(environ, qmail)
@@ -43,11 +45,7 @@ def resolve(option: str | None, environ: Mapping[str, str], qmail: Path = QMAIL)
 
 def existing(environ: Mapping[str, str], qmail: Path = QMAIL) -> Path:
     """The same without the question who runs there: for qmail's own programs, which work beside a running server."""
-    if environ.get("PILLARBOX_HOME"):
-        return Path(os.path.abspath(environ["PILLARBOX_HOME"]))
-    if (qmail / "control" / "me").exists():
-        return qmail
-    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pillarbox"
+    return Path(whereabouts.find(environ, qmail=str(qmail)))
 
 
 def require(home: Path) -> None:

@@ -31,6 +31,7 @@ from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
 
 PUBLIC = "run/queue"
+INJECTION = "run/inject"
 PERMANENT = Status(5, 3, 5)
 
 
@@ -57,8 +58,9 @@ def serve(home: Path) -> int:
     refuse_unusable(home, users)
     login, password = first_account(home, settings)
     house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
-    activation.refuse_strange(received, [home / PUBLIC])
+    activation.refuse_strange(received, [home / PUBLIC, home / INJECTION])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
+    house.injection = activation.unix(received, home / INJECTION, 0o666)
     raise_descriptor_limit()
     if os.getuid() == 0:
         become(users["supervisor"].uid, users["supervisor"].gid)

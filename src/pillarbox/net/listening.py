@@ -44,7 +44,7 @@ def unix(path: Path, mode: int) -> socket.socket:
             sock.bind(path.name)
         finally:
             os.umask(mask)
-        sock.listen(16)
+        sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -24,7 +24,8 @@ class House:
     settings: Settings
     listening: list[tuple[Listener, socket.socket]]
     certificates: dict[str, int] = field(default_factory=dict)
-    public: socket.socket | None = None  # the queue's public socket, listening in run/
+    public: socket.socket | None = None  # where the queue answers `pillarbox queue`, listening in run/
+    injection: socket.socket | None = None  # where it takes messages from programs
 
     def listeners(self, role: str) -> list[tuple[Listener, socket.socket]]:
         """The listening sockets of one role."""
@@ -33,8 +34,8 @@ class House:
     def descriptors(self, role: str) -> set[int]:
         """The inherited descriptors that this role may keep."""
         kept = {sock.fileno() for _listener, sock in self.listeners(role)}
-        if role == "queue" and self.public is not None:
-            kept.add(self.public.fileno())
+        if role == "queue":
+            kept |= {sock.fileno() for sock in (self.public, self.injection) if sock is not None}
         return kept
 
     def reread(self) -> list[str]:

@@ -6,12 +6,15 @@ accepted mail.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from pillarbox.address import LONGEST
-from pillarbox.envelope import Envelope
+from pillarbox.envelope import LONGEST, Envelope
+from pillarbox.header import invoked
 from pillarbox.queue.engine import KEY_OCTETS, Draft, SpoolFile
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.process import affordable
@@ -20,8 +23,24 @@ from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
 OPEN_DRAFTS = 10_000  # large ones under way at once, where this process may have so many descriptors
 IN_MEMORY = 32 << 20  # octets of them all; what has no room there goes to a file before its own limit
+STRANGERS_OCTETS = 1 << 30  # the largest message a program may bring
+STRANGERS_RECIPIENTS = 64 << 20  # octets of memory for the recipients of all drafts of programs that are under way
+RECIPIENT_OVERHEAD = 64  # octets that an address takes beside its own
 TOO_MANY = Refusal(Status(4, 3, 2), "too many messages at once, try again later")
 NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
+TOO_LARGE = Refusal(Status(5, 3, 4), "sorry, that message is too large")
+TOO_LONG = Refusal(Status(5, 1, 3), "envelope address too long")
+UNPRINTABLE = Refusal(Status(5, 1, 3), "sorry, I can't accept addresses with control characters")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+class Stranger(NamedTuple):
+    """A program at the other end of a link, by the kernel's word. `who` stands behind "invoked" in its Received field:
+    b"by uid 1000"."""
+
+    uid: int
+    pid: int
+    who: bytes
 
 
 @dataclass(slots=True)
@@ -50,6 +69,7 @@ class _Open:
     size: int = 0
     counted: int = 0  # octets of it in Intake's count of what is in memory
     file: SpoolFile | None = None
+    addressed: int = 0  # octets of its recipients in Intake's count of strangers' ones
 
 
 class Intake:
@@ -61,8 +81,23 @@ class Intake:
         self._open: dict[tuple[Link, int], _Open] = {}
         self._in_memory = 0
         self._most = affordable(OPEN_DRAFTS, 2)  # as many again are on their way to be delivered
+        self._addressed = 0
+        self._strangers: dict[Link, Stranger] = {}
         self.waiting: list[Waiting] = []
         self._ids = (os.getuid(), os.getpid())
+
+    def introduce(self, link: Link, stranger: Stranger) -> None:
+        """The drafts of this link are a program's of our machine, until the link is lost. They are kept within bounds,
+        begin with a Received field that says whose they are, and their addresses are looked at."""
+        self._strangers[link] = stranger
+
+    def key(self, link: Link, key: bytes) -> bytes:
+        """What a draft's key is in the queue. A stranger's is mixed with who he is: keys of forwards can be foretold,
+        and who could take one beforehand would make somebody else's forward look done."""
+        stranger = self._strangers.get(link)
+        if stranger is None:
+            return key
+        return hashlib.sha256(b"injected by %d:%s" % (stranger.uid, key)).digest()[:KEY_OCTETS]
 
     def take(self) -> list[Waiting]:
         """All drafts that are complete; they are the caller's now."""
@@ -87,7 +122,9 @@ class Intake:
             if len(key) != KEY_OCTETS:
                 link.refuse(tag, NONSENSE)
                 return
-            opened = _Open(key, [], [body], len(body))
+            opened = self._begin(link, key, now)
+            opened.blocks.append(body)
+            opened.size += len(body)
             if opened.size > self.limit:
                 self._to_file(opened)
             self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
@@ -95,12 +132,12 @@ class Intake:
             if len(self._open) >= self._most or len(frame.fields[0]) != KEY_OCTETS:
                 link.refuse(tag, TOO_MANY)
                 return
-            self._open[link, tag] = _Open(frame.fields[0])
+            self._drop(link, tag)
+            self._open[link, tag] = self._begin(link, frame.fields[0], now)
         elif verb is Verb.BLOCK:
             self._block(link, tag, frame.fields[0])
         elif verb is Verb.RECIPIENTS:
-            if (link, tag) in self._open:
-                self._open[link, tag].recipients += frame.fields
+            self._recipients(link, tag, frame.fields)
         elif verb is Verb.COMMIT:
             sender, *recipients = frame.fields
             closed = self._close(link, tag)
@@ -111,11 +148,35 @@ class Intake:
         elif verb is Verb.ABORT:
             self._drop(link, tag)
 
+    def _begin(self, link: Link, key: bytes, now: int) -> _Open:
+        if not self._strangers or link not in self._strangers:
+            return _Open(key)
+        stranger = self._strangers[link]
+        trace = invoked(stranger.pid, stranger.who, now)
+        return _Open(self.key(link, key), [], [trace], len(trace))
+
+    def _recipients(self, link: Link, tag: int, recipients: Sequence[bytes]) -> None:
+        opened = self._open.get((link, tag))
+        if opened is None:
+            return
+        opened.recipients += recipients
+        if link in self._strangers:
+            octets = sum(map(len, recipients)) + RECIPIENT_OVERHEAD * len(recipients)
+            opened.addressed += octets
+            self._addressed += octets
+            if self._addressed > STRANGERS_RECIPIENTS:
+                self._drop(link, tag)
+                link.refuse(tag, TOO_MANY)
+
     def _block(self, link: Link, tag: int, block: bytes) -> None:
         opened = self._open.get((link, tag))
         if opened is None:
             return  # refused before; blocks that were on their way are thrown away
         opened.size += len(block)
+        if opened.size > STRANGERS_OCTETS and link in self._strangers:
+            self._drop(link, tag)
+            link.refuse(tag, TOO_LARGE)
+            return
         if opened.file is not None:
             opened.file.write(block)
         else:
@@ -134,11 +195,17 @@ class Intake:
         opened.blocks = []
 
     def _complete(self, link: Link, tag: int, opened: _Open, envelope: Envelope, now: int) -> None:
-        uid, pid = self._ids
-        if max(map(len, (envelope.sender, *envelope.recipients))) > LONGEST:
+        stranger = self._strangers.get(link) if self._strangers else None
+        uid, pid = stranger[:2] if stranger else self._ids
+        wrong = TOO_LONG if max(map(len, (envelope.sender, *envelope.recipients))) > LONGEST else None
+        if stranger is not None and (
+            _CONTROL.search(envelope.sender) or any(map(_CONTROL.search, envelope.recipients))
+        ):
+            wrong = UNPRINTABLE  # they come into header fields, SMTP and logs; from smtpd none comes in
+        if wrong is not None:
             if opened.file is not None:
                 opened.file.discard()
-            link.refuse(tag, NONSENSE)  # it would not fit into a frame to its owner
+            link.refuse(tag, wrong)
             return
         if opened.file is not None:
             try:
@@ -161,6 +228,8 @@ class Intake:
     def _discount(self, opened: _Open) -> None:
         self._in_memory -= opened.counted
         opened.counted = 0
+        self._addressed -= opened.addressed
+        opened.addressed = 0
 
     def _drop(self, link: Link, tag: int) -> None:
         opened = self._close(link, tag)
@@ -168,7 +237,8 @@ class Intake:
             opened.file.discard()
 
     def lost(self, link: Link) -> None:
-        """That smtpd is gone: its unfinished drafts go too. Complete ones are committed: it may have told nobody, but
-        their senders will ask again by key."""
+        """Who brought these drafts is gone: its unfinished drafts go too. Complete ones are committed: it may have told
+        nobody, but their senders will ask again by key."""
         for opened_link, tag in [at for at in self._open if at[0] is link]:
             self._drop(opened_link, tag)
+        self._strangers.pop(link, None)

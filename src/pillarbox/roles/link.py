@@ -20,6 +20,7 @@ from pillarbox.roles.verbs import FIELDS, MAY_SAY, RIDERS, Verb
 from pillarbox.status import Refusal, Status
 
 FRAME_LIMIT = 2 << 20  # octets; the largest honest frame is a body of `spoolsize` with a thousand recipients
+STRANGERS_LIMIT = 256 << 10  # octets of a frame from a program: it may leave one unfinished, and so may many others
 READ_SIZE = 256 << 10  # octets
 LARGEST_TAG = 0xFFFFFFFF
 DESCRIPTORS_AT_ONCE = 253  # the kernel takes no more in one message
@@ -48,14 +49,19 @@ _VERBS = {int(verb): verb for verb in Verb}
 
 
 class Link:
-    """One end of a socketpair between two roles. `hears` is the closed list of verbs the peer may say."""
+    """One end of a socketpair between two roles. `hears` is the closed list of verbs the peer may say. A `stranger` is
+    a program of anybody's: its frames are smaller, and the kernel drops what descriptors it sends."""
 
-    __slots__ = ("_arrived", "_descriptors", "_leaving", "_parting", "_sock", "backlog", "dry", "hears")
+    __slots__ = (
+        "_arrived", "_descriptors", "_leaving", "_limit", "_parting", "_sock", "_stranger", "backlog", "dry", "hears",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, hears: frozenset[Verb]) -> None:
+    def __init__(self, sock: socket.socket, hears: frozenset[Verb], *, stranger: bool = False) -> None:
         sock.setblocking(False)
         self._sock = sock
         self.hears = hears
+        self._stranger = stranger
+        self._limit = STRANGERS_LIMIT if stranger else FRAME_LIMIT
         self._arrived = b""
         self._descriptors: deque[int] = deque()
         self._leaving: deque[tuple[bytes, Sequence[int]]] = deque()  # bytes not yet sent, descriptors that ride on them
@@ -137,7 +143,9 @@ class Link:
         descriptors of theirs are lost because we have too many: what they were for is lost for good, and only a new
         start makes it whole."""
         try:
-            octets, ancillary, flags, _ = self._sock.recvmsg_into([_BUFFER], _SPACE, socket.MSG_CMSG_CLOEXEC)
+            # Without room for ancillary data the kernel closes what descriptors there are.
+            space = 0 if self._stranger else _SPACE
+            octets, ancillary, flags, _ = self._sock.recvmsg_into([_BUFFER], space, socket.MSG_CMSG_CLOEXEC)
             self.dry = False
         except BlockingIOError:
             self.dry = True
@@ -147,7 +155,7 @@ class Link:
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self._descriptors.extend(_received(rights))
-        if flags & socket.MSG_CTRUNC:
+        if flags & socket.MSG_CTRUNC and not self._stranger:
             raise SystemExit(NO_DESCRIPTORS)
         if not octets:
             raise LinkLost("closed")
@@ -159,7 +167,7 @@ class Link:
         start, end = 0, len(buffer)
         while end - start >= _HEADER.size:
             length, number, riders, tag, count = _HEADER.unpack_from(buffer, start)
-            if length > FRAME_LIMIT or length < _HEADER.size - 4:
+            if length > self._limit or length < _HEADER.size - 4:
                 raise LinkLost("frame out of bounds")
             if end - start < length + 4:
                 break

@@ -17,6 +17,7 @@ from pillarbox.queue.inquiry import answer
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
 from pillarbox.roles.house import House
+from pillarbox.roles.inject import PEER, Injection, known_users
 from pillarbox.roles.intake import Intake
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
@@ -53,7 +54,9 @@ class Queue:
         self._engine = engine
         self._handout = Handout(engine, self._house.settings, self._log)
         self._intake = Intake(engine.spool, self._house.settings.spoolsize)
-        assert self._house.public is not None
+        assert self._house.public is not None and self._house.injection is not None
+        known = known_users(self._house.settings)
+        self._injection = Injection(self._rounds, self._house.injection, self._intake, known)
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
         self._find_owner(time.time())
         self._say_accepting(None)
@@ -63,6 +66,7 @@ class Queue:
         while not self._finished():
             self._round()
         public.close()
+        self._injection.close()
         self._commit(time.time(), now_at_once=True)
         self._rounds.flush()
         self._log.flush()
@@ -110,6 +114,7 @@ class Queue:
             self._attend(peer, link, frame, now)
         self._commit(now)
         self._hand_out(now)
+        self._injection.look()
         self._rounds.flush()
         self._log.flush()
 
@@ -117,6 +122,8 @@ class Queue:
         """Seconds until something is to be done without being told."""
         now = time.time()
         times = []
+        if (patience := self._injection.patience()) is not None:
+            times.append(now + patience)
         if self._marked:
             times.append(max(self._marked + QUIET, self._full_until))
         if self._owner is not None and not self._marked and not self._handout.held_up:
@@ -129,6 +136,8 @@ class Queue:
         if frame is None:
             self._lost(peer, link, now)
         elif frame.verb in _INTAKE:
+            if peer == PEER:
+                self._injection.heard(link)
             self._intake.hear(link, frame, int(now))
         elif frame.verb is Verb.OUTCOME:
             self._outcome(link, frame, now)
@@ -157,8 +166,9 @@ class Queue:
             link.send(Verb.ACCEPTING, 0, *fields)
 
     def _lost(self, peer: str, link: Link, now: float) -> None:
-        if peer == "smtpd":
+        if peer in ("smtpd", PEER):
             self._intake.lost(link)
+            self._injection.lost(link)
         elif peer == "owner" and link is self._owner:
             self._owner = None
             self._handout.owner_lost(now)
@@ -180,7 +190,7 @@ class Queue:
     def _asked(self, link: Link, frame: Frame, now: float) -> None:
         """Was the draft with this key committed? What waits for this round's commit is, first."""
         self._commit(now)
-        number = self._engine.known(frame.fields[0])
+        number = self._engine.known(self._intake.key(link, frame.fields[0]))
         if number is None:
             link.refuse(frame.tag, CLOSED)
         else:

@@ -243,7 +243,7 @@ class Retrieval:
         listings = yield OpenMaildrop()
         if isinstance(listings, Refusal):
             return Reply.of(listings, login=True, closing=self._failed_too_often())
-        assert isinstance(listings, tuple)
+        assert isinstance(listings, tuple) and not isinstance(listings, Refusal)
         self.identity = identity
         self._maildrop = ScanList(listings)
         return r.ok(self._maildrop.summary())
