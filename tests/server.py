@@ -28,7 +28,7 @@ ME = "mx.example.org"
 DOMAIN = "example.org"
 SECRET = "Tr0ub4dor &3"
 SERVICES = ("smtp", "submission", "submissions", "pop3", "pop3s")
-ROLES = ("queue", "owner", "users", "auth", "smtpd", "pop3d")
+ROLES = ("queue", "spawn", "users", "auth", "smtpd", "pop3d")
 PATIENCE = 30.0  # seconds until a test gives up on what should take a moment
 GLANCE = 0.01  # seconds between looks
 
@@ -270,6 +270,13 @@ def _environment() -> dict[str, str]:
 
 
 def _children(parent: int) -> Iterator[tuple[int, str]]:
+    """All descendants, with their names: owner roles are spawn's children."""
+    for pid, name in _direct_children(parent):
+        yield pid, name
+        yield from _children(pid)
+
+
+def _direct_children(parent: int) -> Iterator[tuple[int, str]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with suppress(FileNotFoundError, ProcessLookupError):

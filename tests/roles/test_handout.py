@@ -16,9 +16,10 @@ from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, Message, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
-from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link
+from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import Verb
+from pillarbox.status import Refusal, Status
 from tests.queue.drafts import BIRTH, accept, draft, spooled
 
 
@@ -54,6 +55,20 @@ def settings(tmp_path: Path, domains: str) -> Settings:
     return read(control)[0]
 
 
+class Here:
+    """Every local part is owned by who holds the other end of one link, once that was asked."""
+
+    def __init__(self, links: tuple[Link, Link]) -> None:
+        self.link: Link | None = links[0]
+        self.asked: list[bytes] = []
+
+    def find(self, local: bytes, now: float) -> Link | None:
+        return self.link
+
+    def ask(self, local: bytes) -> None:
+        self.asked.append(local)
+
+
 def heard(links: tuple[Link, Link]) -> list[Frame]:
     links[0].flush()
     return links[1].receive()
@@ -68,9 +83,9 @@ def committed(engine: SqliteEngine, handout: Handout, given: Draft) -> int:
 def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\nhost1.example:b\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\nhost1.example:b\n"), silent, Here(links))
     number = committed(engine, handout, draft(1, recipients=2))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     frames = heard(links)
     assert [frame.verb for frame in frames] == [Verb.DELIVER] * len(frames)
     told = [field for frame in frames for field in frame.fields[7:]]
@@ -78,7 +93,7 @@ def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
     assert {bytes(frame.fields[6]) for frame in frames} == {draft(1).body}
     assert handout.busy
     for delivery in told[0::4]:
-        handout.heard(Frame(Verb.OUTCOME, int(delivery), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
+        handout.heard(links[0], Frame(Verb.OUTCOME, int(delivery), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
     assert not handout.busy
     engine.commit((), handout.schedule.marks())
     assert engine.show(number) is None
@@ -87,11 +102,11 @@ def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
 def test_a_domain_that_went_away_since_a_message_was_scheduled_defers_it_and_leaks_nothing(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
     number = committed(engine, handout, spooled(engine, 2))
     handout.configure(settings(tmp_path, ""))
     before = len(os.listdir("/proc/self/fd"))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     assert len(os.listdir("/proc/self/fd")) == before
     assert heard(links) == [] and not handout.busy
     engine.commit((), handout.schedule.marks())
@@ -104,15 +119,15 @@ def test_a_domain_that_went_away_since_a_message_was_scheduled_defers_it_and_lea
 def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
     handout.read_ahead()
     committed(engine, handout, draft(1))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     (first,) = heard(links)
     assert first.fields[3] == b"0"
-    handout.owner_lost(BIRTH)
+    handout.owner_lost(links[0], BIRTH)
     assert not handout.busy
-    handout.start(links[0], BIRTH + 60)
+    handout.start(BIRTH + 60)
     (second,) = heard(links)
     assert second.fields[3] == b"1"
 
@@ -120,10 +135,10 @@ def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
 def test_a_body_too_large_for_a_frame_goes_by_descriptor(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
     body = os.urandom(FRAME_LIMIT)
     committed(engine, handout, draft(1)._replace(body=body, size=len(body)))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     (frame,) = heard(links)
     assert frame.fields[4] == b"%d" % len(body) and frame.fields[6] == b""
     (descriptor,) = frame.descriptors
@@ -134,11 +149,13 @@ def test_a_body_too_large_for_a_frame_goes_by_descriptor(
 def test_one_recipient_named_very_often_goes_in_frames_that_hold_them(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, replace(settings(tmp_path, "host0.example:a\n"), concurrencylocal=65535), silent)
+    handout = Handout(
+        engine, replace(settings(tmp_path, "host0.example:a\n"), concurrencylocal=65535), silent, Here(links)
+    )
     longest = b"x" * 885 + b"@host0.example"
     given = draft(1)
     committed(engine, handout, given._replace(envelope=Envelope(given.envelope.sender, (longest,) * 2400)))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     numbers: list[int] = []
     while len(numbers) < 2400:
         for frame in heard(links):
@@ -150,26 +167,26 @@ def test_one_recipient_named_very_often_goes_in_frames_that_hold_them(
 def test_numbers_of_deliveries_stay_within_what_a_tag_holds(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
     handout._number = LARGEST_TAG - 1
     for number in (1, 2):
         committed(engine, handout, draft(number))
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     frames = heard(links)
     assert [int(frame.fields[7]) for frame in frames] == [LARGEST_TAG, 1]
     for frame in frames:
         links[1].send(Verb.OUTCOME, int(frame.fields[7]), b"K", b"2.0.0", b"did 1+0+0\n")
     links[1].flush()
     for outcome in links[0].receive():
-        handout.heard(outcome, BIRTH)
+        handout.heard(links[0], outcome, BIRTH)
     assert not handout.busy
 
 
 def test_messages_that_stay_in_the_queue_do_not_stay_in_memory_for_their_recipients_or_their_number(
-    engine: SqliteEngine, silent: Log, tmp_path: Path
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
     """A message that waits or is held is not over; what is kept of it in memory is bounded whatever it is made of."""
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent)
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
     longest = b"x" * 885 + b"@host0.example"
     few = draft(1)._replace(body=b"", size=0)
     many = few._replace(envelope=Envelope(b"", (longest,) * 1000))
@@ -184,7 +201,9 @@ def test_messages_that_stay_in_the_queue_do_not_stay_in_memory_for_their_recipie
 def test_a_message_that_is_not_in_memory_is_read_once_for_all_its_recipients(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handout = Handout(engine, settings(tmp_path, "".join(f"host{n}.example:a{n}\n" for n in range(50))), silent)
+    handout = Handout(
+        engine, settings(tmp_path, "".join(f"host{n}.example:a{n}\n" for n in range(50))), silent, Here(links)
+    )
     accept(engine, draft(1, recipients=50))
     handout.read_ahead()
     read: list[int] = []
@@ -195,5 +214,37 @@ def test_a_message_that_is_not_in_memory_is_read_once_for_all_its_recipients(
         return body(message)
 
     monkeypatch.setattr(engine, "body", counted)
-    handout.start(links[0], BIRTH)
+    handout.start(BIRTH)
     assert len(heard(links)) == 50 and len(read) == 1
+
+
+def test_mail_waits_until_it_is_known_whose_it_is_and_is_put_off_when_nobody_says(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    owners = Here(links)
+    owners.link = None
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\nhost1.example:b\n"), silent, owners)
+    number = committed(engine, handout, draft(1, recipients=2))
+    handout.start(BIRTH)
+    assert heard(links) == [] and handout.held_up
+    first, second = owners.asked
+    handout.placed(first, links[0], BIRTH)
+    assert [frame.fields[8] for frame in heard(links)] == [b"0"]
+    handout.placed(second, Refusal(Status(4, 3, 0), "not now"), BIRTH)
+    assert not handout.held_up
+    engine.commit((), handout.schedule.marks())
+    entry = engine.show(number)
+    assert entry is not None and entry[1][1].reason == b"not now (#4.3.0)\n"
+
+
+def test_what_became_of_a_delivery_is_heard_from_who_has_it_and_from_nobody_else(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    committed(engine, handout, draft(1))
+    handout.start(BIRTH)
+    (frame,) = heard(links)
+    outcome = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"did 1+0+0\n"], [])
+    with pytest.raises(LinkLost):
+        handout.heard(links[1], outcome, BIRTH)
+    assert handout.busy

@@ -19,6 +19,7 @@ from pillarbox.net import listening
 from pillarbox.queue import spool
 from pillarbox.queue.engine import Draft
 from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.roles import owners
 from pillarbox.roles.drafts import SMALL
 from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
@@ -49,6 +50,7 @@ class Played:
         self.supervisor = Link(ours, ROLE_SAYS)
         self.links = [self.supervisor]
         self._keys = 0
+        self._spawn: Link | None = None
 
     def link(self, name: str) -> Link:
         """A fresh link to the role, as the supervisor brings it when `name` starts."""
@@ -56,6 +58,18 @@ class Played:
         self.supervisor.send(Verb.LINK, 0, name.encode(), descriptors=[theirs.detach()])
         assert self.supervisor.flush()
         self.links.append(Link.between(name, "queue", ours))
+        return self.links[-1]
+
+    def owner(self, asked: int = 1) -> Link:
+        """Play spawn: the next so many local parts that are asked about belong to this link's other end."""
+        if self._spawn is None:
+            self._spawn = self.link("spawn")
+        ours, theirs = socket.socketpair()
+        for frame in frames(self._spawn, Verb.OWNER, asked):
+            self._spawn.send(Verb.OWNED, frame.tag, b"1000:1000", descriptors=[os.dup(theirs.fileno())])
+        assert self._spawn.flush()
+        theirs.close()
+        self.links.append(Link.between("owner", "queue", ours))
         return self.links[-1]
 
     def send(self, smtpd: Link, *recipients: bytes, tag: int = 1, body: bytes = b"Subject: x\n\n") -> bytes:
@@ -123,18 +137,36 @@ def queue(tmp_path: Path) -> Iterator[Played]:
         yield played
 
 
-def test_a_new_owner_gets_what_an_older_one_had_though_its_death_is_not_yet_heard(queue: Played) -> None:
-    smtpd, owner = queue.link("smtpd"), queue.link("owner")
+def test_what_an_owner_that_died_had_goes_to_the_next_one(queue: Played) -> None:
+    smtpd = queue.link("smtpd")
     queue.send(smtpd, b"joe@example.org")
+    owner = queue.owner()
     first = next_frame(owner, Verb.DELIVER)
-    fresh = queue.link("owner")
-    queue.send(smtpd, b"jim@example.org", tag=2)
-    assert next_frame(fresh, Verb.DELIVER).fields[0] == b"2"
     owner.close()
-    again = next_frame(fresh, Verb.DELIVER)
+    again = next_frame(queue.owner(), Verb.DELIVER)
     assert (again.fields[0], again.fields[3]) == (first.fields[0], b"1")
-    with pytest.raises(LinkLost):
-        next_frame(owner, Verb.DELIVER)
+
+
+def test_what_was_asked_of_a_spawn_that_died_is_asked_of_the_next_one(queue: Played) -> None:
+    smtpd, spawn = queue.link("smtpd"), queue.link("spawn")
+    queue.send(smtpd, b"Joe@example.org")
+    assert next_frame(spawn, Verb.OWNER).fields == [b"joe"]
+    spawn.close()
+    assert next_frame(queue.owner(), Verb.DELIVER).fields[9] == b"Joe"
+
+
+def test_an_owner_role_that_is_not_used_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "IDLE_TIME", 0.1)
+    with Played(tmp_path) as queue:
+        queue.send(queue.link("smtpd"), b"joe@example.org")
+        owner = queue.owner()
+        delivery = next_frame(owner, Verb.DELIVER).fields[7]
+        time.sleep(0.3)
+        assert owner.receive() == [] and owner.dry, "not while it works"
+        owner.send(Verb.OUTCOME, int(delivery), b"K", b"2.0.0", b"done\n")
+        owner.flush()
+        with pytest.raises(LinkLost):
+            next_frame(owner, Verb.DELIVER)
 
 
 def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
@@ -143,12 +175,14 @@ def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
     full = tmp_path / "full"
     monkeypatch.setattr(spool, "room", lambda _directory: -(1 << 40) if full.exists() else 1 << 40)
     with Played(tmp_path, replace(SETTINGS, concurrencylocal=1)) as played:
-        smtpd, owner = played.link("smtpd"), played.link("owner")
-        played.send(smtpd, *(b"joe-%d@example.org" % number for number in range(BATCH + 1)))
-        running = frames(owner, Verb.DELIVER, BATCH)
+        smtpd = played.link("smtpd")
+        played.send(smtpd, *([b"joe@example.org"] * (BATCH + 1)))
+        owner = played.owner()
+        running = next_frame(owner, Verb.DELIVER).fields[7::4]
+        assert len(running) == BATCH
         full.touch()
-        for frame in running:
-            owner.send(Verb.OUTCOME, int(frame.fields[7]), b"K", b"2.0.0", b"done\n")
+        for delivery in running:
+            owner.send(Verb.OUTCOME, int(delivery), b"K", b"2.0.0", b"done\n")
         last = None
         for tag in range(2, 100):
             played.send(smtpd, b"joe@example.org", tag=tag)
@@ -162,10 +196,11 @@ def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
 
 
 def test_an_owner_that_does_not_read_does_not_keep_the_queue_busy(queue: Played) -> None:
-    smtpd, owner = queue.link("smtpd"), queue.link("owner")
+    smtpd = queue.link("smtpd")
     count = 2 * ON_THE_WAY // SMALL
     for number in range(count):
         queue.send(smtpd, b"joe@example.org", tag=number, body=b"x" * SMALL)
+    owner = queue.owner()
     frames(smtpd, Verb.COMMITTED, count)
     before = queue.processor_time()
     time.sleep(1.0)

@@ -20,13 +20,13 @@ from pillarbox.cli.notify import Notifier
 from pillarbox.cli.port import remedy
 from pillarbox.cli.unusable import refuse_unusable
 from pillarbox.cli.welcome import welcome
-from pillarbox.control.table import Complaint, Listener, Settings, read
+from pillarbox.control.table import SECRET, Complaint, Listener, Settings, read
 from pillarbox.net import listening
-from pillarbox.roles import auth, owner, pop3d, queue, smtpd, users
+from pillarbox.roles import auth, pop3d, queue, smtpd, spawn, users
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
 from pillarbox.roles.log import STANDARD_ERROR, Log
-from pillarbox.roles.process import become, raise_descriptor_limit
+from pillarbox.roles.process import Ids, become, raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
 
@@ -63,7 +63,7 @@ def serve(home: Path) -> int:
     house.injection = activation.unix(received, home / INJECTION, 0o666)
     raise_descriptor_limit()
     if os.getuid() == 0:
-        become(users["supervisor"].uid, users["supervisor"].gid)
+        become(Ids(users["supervisor"].uid, users["supervisor"].gid))
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")
 
@@ -94,7 +94,7 @@ def _roles() -> list[tuple[str, Run, int]]:
     smtpds = max(1, len(os.sched_getaffinity(0)) - 1)
     return [
         ("queue", queue.run, 1),
-        ("owner", owner.run, 1),
+        ("spawn", spawn.run, 1),
         ("users", users.run, 1),
         ("auth", auth.run, 1),
         ("smtpd", smtpd.run, smtpds),
@@ -104,7 +104,7 @@ def _roles() -> list[tuple[str, Run, int]]:
 
 def _settings(home: Path, *, quiet: bool = False) -> Settings:
     """The control files. What is odd in qmail's own is said and served; what is wrong in ours is refused."""
-    settings, complaints = read(home / "control")
+    settings, complaints = read(home / "control", closed=SECRET)
     fatal = [complaint for complaint in complaints if complaint.fatal]
     if not quiet:
         log = Log("supervisor", settings.logformat == "json")

@@ -8,7 +8,7 @@ most; in our new files nonsense is an error, because a guess about TLS or a list
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -230,24 +230,27 @@ class Settings:
             object.__setattr__(self, "locals", frozenset((self.me.lower(),) if self.me else ()))
 
 
+SECRET = frozenset({"smtproutes"})
+"""Files that may hold passwords. The queue alone reads them, and gives each delivery the one it needs."""
 TABLE: Mapping[str, Entry] = {spec.name: spec.metadata["entry"] for spec in fields(Settings)}
 _FROM_ME = {name: entry for name, entry in TABLE.items() if entry.me and entry.kind == "line"}
 _COMPILED = "morercpthosts.cdb"
 
 
-def read(directory: Path) -> tuple[Settings, list[Complaint]]:
+def read(directory: Path, *, closed: Collection[str] = ()) -> tuple[Settings, list[Complaint]]:
     """All settings of a control directory, and what is odd there, in the table's order. Never raises for what it
-    finds: an unreadable file is a fatal complaint, and its default stands in the settings returned."""
-    values, complaints = _collect(directory)
+    finds: an unreadable file is a fatal complaint, and its default stands in the settings returned. `closed`: files
+    that are not opened, and have their defaults."""
+    values, complaints = _collect(directory, closed)
     settings = Settings(**values)
     complaints += _missing(values, directory)
     complaints += _contradictions(settings)
     return settings, complaints
 
 
-def reread(directory: Path, old: Settings) -> tuple[Settings, list[Complaint]]:
+def reread(directory: Path, old: Settings, *, closed: Collection[str] = ()) -> tuple[Settings, list[Complaint]]:
     """`read` for a server that runs: a file with a fatal complaint keeps its value of `old`."""
-    settings, complaints = read(directory)
+    settings, complaints = read(directory, closed=closed)
     kept = {complaint.file: getattr(old, complaint.file) for complaint in complaints if complaint.fatal}
     if "me" in kept and not settings.me:
         # What follows me must follow the old one too.
@@ -279,12 +282,12 @@ def _given(directory: Path) -> frozenset[str]:
     return frozenset(os.listdir(directory)) & TABLE.keys()
 
 
-def _collect(directory: Path) -> tuple[dict[str, Any], list[Complaint]]:
+def _collect(directory: Path, closed: Collection[str]) -> tuple[dict[str, Any], list[Complaint]]:
     values: dict[str, Any] = {}
     complaints: list[Complaint] = []
     for name, entry in TABLE.items():
         try:
-            text = None if entry.kind == "cdb" else reading.content(directory / name)
+            text = None if entry.kind == "cdb" or name in closed else reading.content(directory / name)
         except OSError as problem:
             reason = f"cannot read it: {problem.strerror}"
             complaints.append(Complaint(name, None, reason, True, "make it readable for this user, or remove it"))

@@ -15,10 +15,11 @@ from pillarbox.address import quote
 from pillarbox.delivery import dotqmail
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
-from pillarbox.status import Failure, Status
+from pillarbox.status import Failure, Refusal, Status
 from pillarbox.users.owner import Owner, Owners
 
 _LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
+NO_MAILBOX = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 _NO_MAILBOX = Outcome.never(b"Sorry, no mailbox here by that name. (#5.1.1)\n", Status(5, 1, 1))
 _NOT_AS_ROOT = Outcome.later(b"Not allowed to perform deliveries as root.\n", Status(4, 3, 5))
 _DID_ONE = Outcome.done(b"did 1+0+0\n")
@@ -81,6 +82,14 @@ class Deliveries:
                 if failure is not None:
                     outcomes[index] = _outcome(failure)
         return outcomes
+
+    def refused(self, local: bytes) -> Refusal | None:
+        """Why mail to this local part would be refused for good; None: it finds a mailbox. Raises Failure."""
+        owner = self._owners.for_delivery(local)
+        if owner.uid != self._uid:
+            raise Failure("this is another owner's role", Status(4, 3, 5))
+        found = dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
+        return None if found is not None else NO_MAILBOX
 
     def _decide(self, local: bytes, recipient: bytes) -> _Plan | Outcome:
         """What to do with mail for this local part."""

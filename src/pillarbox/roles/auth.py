@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from pillarbox.roles.verbs import SUPERVISOR_SAYS, Verb
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
 AT_ONCE = 2  # hashes computed at a time: each takes 19 MiB and a core
+OWNER_TIME = 20.0  # seconds that an owner role has to answer
 ATTEMPTS = 500  # under way or waiting, of all clients
 WRONG = Refusal(Status(5, 7, 8), "authorization failed")
 BUSY = Refusal(Status(4, 7, 0), "too many logins at once, try again later")
@@ -57,7 +59,7 @@ class Auth:
         self._salt = os.urandom(16)
         self._threads = ThreadPoolExecutor(AT_ONCE)
         self._attempts = 0
-        self._owner = Questions()
+        self._spawn = Questions()
         self._ended = self._loop.create_future()
         self._control = LoopLink(self._loop, Link(control, SUPERVISOR_SAYS), self._told, self._end)
         self._links: set[LoopLink] = set()
@@ -83,8 +85,8 @@ class Auth:
 
     def _attach(self, peer: str, sock: socket.socket) -> None:
         link = Link.between("auth", peer, sock)
-        if peer == "owner":
-            self._owner.attach(self._loop, link)
+        if peer == "spawn":
+            self._spawn.attach(self._loop, link)
             return
         made: list[LoopLink] = []
 
@@ -134,7 +136,33 @@ class Auth:
             else:
                 self._verify(attempt, extension_record(login, frame.fields[0]))
 
-        self._owner.ask(answered, Verb.PASSWD, login.home, login.extension)
+        def reached(owner: Questions | None) -> None:
+            if owner is None:
+                answered(None)
+                return
+
+            def told(frame: Frame | None) -> None:
+                owner.part()
+                answered(frame)
+
+            tag = owner.ask(told, Verb.PASSWD, login.local, login.extension)
+            self._loop.call_later(OWNER_TIME, owner.give_up, tag)
+
+        self._reach(login, reached)
+
+    def _reach(self, login: Login, reached: Callable[[Questions | None], None]) -> None:
+        """A link of its own to the role of the login's owner, for one question; None: there is none just now."""
+
+        def answered(frame: Frame | None) -> None:
+            if frame is None or frame.verb is not Verb.OWNED or not frame.descriptors:
+                reached(None)
+                return
+            owner = Questions()
+            owner.attach(self._loop, Link.between("auth", "owner", socket.socket(fileno=frame.descriptors[0])))
+            reached(owner)
+
+        tag = self._spawn.ask(answered, Verb.OWNER, login.local)
+        self._loop.call_later(OWNER_TIME, self._spawn.give_up, tag)
 
     def _verify(self, attempt: Attempt, record: Record | None) -> None:
         verified = self._loop.run_in_executor(self._threads, verify, record, attempt.credentials)
@@ -172,24 +200,29 @@ class Auth:
         self._throttle.ended(attempt.client, self._loop.time())
         assert attempt.login is not None  # nobody's credentials are never good
         identity = self._accounts.identity(attempt.credentials.login, attempt.login)
-        descriptors = []
+        fields = (identity.login, identity.address, identity.extension, *identity.sendas)
         if attempt.wants_maildrop:
+            self._hand_maildrop(attempt, attempt.login, fields)
+        else:
+            attempt.link.send(Verb.IDENTITY, attempt.tag, *fields)
+
+    def _hand_maildrop(self, attempt: Attempt, login: Login, fields: tuple[bytes, ...]) -> None:
+        """Say who it is, with our caller's end of a socket to this one mailbox; the owner has the other."""
+
+        def reached(owner: Questions | None) -> None:
+            if owner is None:
+                _refuse(attempt, AWAY)
+                return
             try:
-                descriptors = [self._maildrop(attempt.login)]
+                one, other = socket.socketpair()
             except OSError as problem:
                 _refuse(attempt, SystemTrouble.of(problem).refusal)
-                return
-        fields = (identity.login, identity.address, identity.extension, *identity.sendas)
-        attempt.link.send(Verb.IDENTITY, attempt.tag, *fields, descriptors=descriptors)
+            else:
+                owner.say(0, Verb.MAILDROP, login.local, login.extension, descriptors=[other.detach()])
+                attempt.link.send(Verb.IDENTITY, attempt.tag, *fields, descriptors=[one.detach()])
+            owner.part()
 
-    def _maildrop(self, login: Login) -> int:
-        """Our caller's end of a socket to this one mailbox."""
-        one, other = socket.socketpair()
-        if self._owner.present:
-            self._owner.say(0, Verb.MAILDROP, login.home, login.extension, descriptors=[other.detach()])
-        else:
-            other.close()  # pop3d meets a closed socket: temporary
-        return one.detach()
+        self._reach(login, reached)
 
 
 def _refuse(attempt: Attempt, refusal: Refusal) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pillarbox.control.table import Settings
 from pillarbox.outcome import Outcome, Verdict
@@ -20,7 +20,7 @@ from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
 from pillarbox.roles.verbs import Verb
 from pillarbox.routing import Local, Routing
-from pillarbox.status import Failure, Status, SystemTrouble
+from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
 IN_MEMORY = 16 << 20  # octets of messages kept for their deliveries, with their recipients
 OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; ten times that for a message
@@ -36,12 +36,27 @@ _LOST = b"The delivery was broken off. (#4.3.0)\n"
 _NO_RELAY = Outcome.later(b"This server does not relay mail yet. (#4.4.1)\n", Status(4, 4, 1))
 
 
+class Owners(Protocol):
+    """roles.owners.OwnerLinks."""
+
+    def find(self, local: bytes, now: float) -> Link | None: ...
+    def ask(self, local: bytes) -> None: ...
+
+
 class _Fresh(NamedTuple):
     """A message in memory: `body` is None when it is in a spool file."""
 
     message: Message
     addresses: Sequence[bytes]
     body: bytes | None
+
+
+class _Running(NamedTuple):
+    """A delivery under way at an owner role."""
+
+    link: Link
+    message: int
+    number: int
 
 
 def schedule(settings: Settings) -> Schedule:
@@ -58,13 +73,14 @@ def limits(settings: Settings) -> tuple[Limits, Limits, int]:
 class Handout:
     """Everything between a commit and the marks that end it."""
 
-    def __init__(self, engine: Engine, settings: Settings, log: Log) -> None:
-        self._engine, self._log = engine, log
+    def __init__(self, engine: Engine, settings: Settings, log: Log, owners: Owners) -> None:
+        self._engine, self._log, self._owners = engine, log, owners
         self.schedule = schedule(settings)
         self._fresh: OrderedDict[int, _Fresh] = OrderedDict()
         self._octets = 0
-        self._starts: deque[Start] = deque()
-        self._running: dict[int, tuple[int, int]] = {}
+        self._unplaced: dict[bytes, list[Start]] = {}  # by local part: whose it is has been asked
+        self._held_up: dict[Link, deque[Start]] = {}  # that owner role has much to read already
+        self._running: dict[int, _Running] = {}
         self._number = 0
         self.configure(settings)
 
@@ -81,8 +97,12 @@ class Handout:
 
     @property
     def held_up(self) -> bool:
-        """More could start when the owner role reads on: its link will tell."""
-        return bool(self._starts)
+        """More is to start when spawn answers or an owner role reads on: a link will tell."""
+        return bool(self._held_up or self._unplaced)
+
+    def serves(self, owner: Link) -> bool:
+        """Is something under way at this owner role?"""
+        return owner in self._held_up or any(running.link is owner for running in self._running.values())
 
     def accepted(self, number: int, draft: Draft, incarnation: bytes) -> None:
         """A draft became message `number`."""
@@ -150,16 +170,54 @@ class Handout:
                 return
             self.schedule.claimed(claim, self._engine.claim(claim.after, claim.limit), self.destination)
 
-    def start(self, owner: Link, now: float) -> None:
-        """Hand out what may start, as fast as the owner role reads."""
-        if not self._starts:
-            self._starts.extend(self.schedule.start(now))
-        while self._starts and owner.backlog < ON_THE_WAY:
-            start = self._starts.popleft()
+    def start(self, now: float) -> None:
+        """Hand out what may start, as fast as each owner role reads."""
+        for owner in list(self._held_up):
+            self._go_on(owner, now)
+        for start in self.schedule.start(now):
+            self._place(start, now)
+
+    def _place(self, start: Start, now: float) -> None:
+        """To the owner role of its destination, or to wait for that."""
+        channel, local = start.destination
+        if channel is Channel.REMOTE:
+            self._fail(start, _NO_RELAY, now)
+            return
+        owner = self._owners.find(local, now)
+        if owner is None:
+            self._unplaced.setdefault(local, []).append(start)
+            self._owners.ask(local)
+        else:
+            self._give(owner, start, now)
+
+    def placed(self, local: bytes, owner: Link | Refusal, now: float) -> None:
+        """What waits for the owner of this local part goes there now, or is told why there is none."""
+        for start in self._unplaced.pop(local, ()):
+            if isinstance(owner, Link):
+                self._give(owner, start, now)
+            else:
+                self._fail(start, Outcome.later(f"{owner.text} (#{owner.status})\n".encode(), owner.status), now)
+
+    def _give(self, owner: Link, start: Start, now: float) -> None:
+        if owner in self._held_up:
+            self._held_up[owner].append(start)
+        elif owner.backlog < ON_THE_WAY and len(start.numbers) <= RECIPIENTS_AT_ONCE:
+            self._hand_out(owner, start, now)
+        else:
+            self._held_up[owner] = deque([start])
+            self._go_on(owner, now)
+
+    def _go_on(self, owner: Link, now: float) -> None:
+        """Hand out what this owner role has room for."""
+        starts = self._held_up[owner]
+        while starts and owner.backlog < ON_THE_WAY:
+            start = starts.popleft()
             if len(start.numbers) > RECIPIENTS_AT_ONCE:
-                self._starts.appendleft(start._replace(numbers=start.numbers[RECIPIENTS_AT_ONCE:]))
+                starts.appendleft(start._replace(numbers=start.numbers[RECIPIENTS_AT_ONCE:]))
                 start = start._replace(numbers=start.numbers[:RECIPIENTS_AT_ONCE])
             self._hand_out(owner, start, now)
+        if not starts:
+            del self._held_up[owner]
 
     def _hand_out(self, owner: Link, start: Start, now: float) -> None:
         try:
@@ -184,7 +242,7 @@ class Handout:
             # Asked anew: the settings may have changed since it was scheduled.
             route = self._routing.route(fresh.addresses[number])
             if isinstance(route, Local):
-                fields += self._delivery(message.id, number, route)
+                fields += self._delivery(owner, message.id, number, route)
             else:
                 self._note(self._next_number(), message.id, number, _NO_RELAY, now)
         if len(fields) > facts:
@@ -199,9 +257,9 @@ class Handout:
             return [self._engine.open_body(fresh.message)]
         return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
 
-    def _delivery(self, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
+    def _delivery(self, owner: Link, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
         delivery = self._next_number()
-        self._running[delivery] = (message, number)
+        self._running[delivery] = _Running(owner, message, number)
         recipient = safe(route.local + b"@" + route.domain)
         self._log.fact(
             f"starting delivery {delivery}: msg {message} to local {recipient}",
@@ -220,15 +278,16 @@ class Handout:
 
     # what became of it
 
-    def heard(self, frame: Frame, now: float) -> None:
-        """An OUTCOME of the owner role. Raises LinkLost when it is nonsense."""
+    def heard(self, owner: Link, frame: Frame, now: float) -> None:
+        """An OUTCOME of an owner role. Raises LinkLost when it is nonsense, or about a delivery of another."""
         letter, status, report = frame.fields
         kind, subject, detail = map(int, status.split(b"."))
-        running = self._running.pop(frame.tag, None)
-        if running is None or letter not in _VERDICTS:
+        running = self._running.get(frame.tag)
+        if running is None or running.link is not owner or letter not in _VERDICTS:
             raise LinkLost("no such delivery")
+        del self._running[frame.tag]
         outcome = Outcome(_VERDICTS[letter], report, Status(kind, subject, detail))
-        self._note(frame.tag, *running, outcome, now)
+        self._note(frame.tag, running.message, running.number, outcome, now)
 
     def _note(self, delivery: int, message: int, number: int, outcome: Outcome, now: float) -> None:
         word, report = _WORDS[outcome.verdict], safe(outcome.report)
@@ -238,15 +297,17 @@ class Handout:
         )  # fmt: skip
         self.schedule.outcome(message, number, outcome, now)
 
-    def owner_lost(self, now: float) -> None:
-        """The owner role died: nobody will tell how these deliveries went."""
-        running, self._running = self._running, {}
-        for delivery, (message, number) in running.items():
+    def owner_lost(self, owner: Link, now: float) -> None:
+        """That owner role died: nobody will tell how its deliveries went."""
+        for delivery, running in [item for item in self._running.items() if item[1].link is owner]:
+            del self._running[delivery]
             self._log.fact(
                 f"delivery {delivery}: deferral: {safe(_LOST)}",
-                "delivery", delivery=delivery, msg=message, outcome="deferral", report=safe(_LOST),
+                "delivery", delivery=delivery, msg=running.message, outcome="deferral", report=safe(_LOST),
             )  # fmt: skip
-            self.schedule.lost(message, number, _LOST, now)
+            self.schedule.lost(running.message, running.number, _LOST, now)
+        for start in self._held_up.pop(owner, ()):
+            self._place(start, now)
 
     def status(self) -> None:
         """qmail-send's status line."""

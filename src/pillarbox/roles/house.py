@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pillarbox.control.table import Listener, Settings, fingerprint, reread
+from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, reread
 from pillarbox.roles import certificates
+from pillarbox.roles.process import Ids
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")
 POP3_SERVICES = ("pop3", "pop3s")
@@ -26,6 +28,16 @@ class House:
     certificates: dict[str, int] = field(default_factory=dict)
     public: socket.socket | None = None  # where the queue answers `pillarbox queue`, listening in run/
     injection: socket.socket | None = None  # where it takes messages from programs
+    users: Mapping[str, Ids] = field(default_factory=dict)  # whom each role becomes; none of them when we are not root
+    role: str = "supervisor"  # whose view of the house this is
+
+    def seen_by(self, role: str) -> House:
+        """The house as a role gets it."""
+        return replace(self, role=role)
+
+    def may_gain(self, role: str) -> bool:
+        """Programs of this role may be set-uid or set-gid: those in dot-qmail files, and checkpassword programs."""
+        return role in ("spawn", "owner") or (role == "auth" and bool(self.settings.checkers))
 
     def listeners(self, role: str) -> list[tuple[Listener, socket.socket]]:
         """The listening sockets of one role."""
@@ -40,7 +52,8 @@ class House:
 
     def reread(self) -> list[str]:
         """Read the control files again; a file with an error keeps its old value. Returns the complaints as lines."""
-        self.settings, complaints = reread(self.home / "control", self.settings)
+        closed = frozenset() if self.role == "queue" else SECRET
+        self.settings, complaints = reread(self.home / "control", self.settings, closed=closed)
         return [str(complaint) for complaint in complaints]
 
     def account_marks(self) -> tuple[tuple[str, int, int, int], ...]:

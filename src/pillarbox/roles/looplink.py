@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.verbs import Verb
@@ -129,6 +130,19 @@ class Questions:
             answer = self._asked.pop(tag, None)
             if answer is not None:
                 asyncio.get_running_loop().call_soon(answer, None)
+
+    def give_up(self, tag: int) -> None:
+        """Whoever waits for this answer still has waited long enough: he gets None."""
+        answer = self._asked.pop(tag, None)
+        if answer is not None:
+            answer(None)
+
+    def part(self) -> None:
+        """Say what is still to be said, as far as the link takes it at once, and cut it."""
+        if self.link is not None:
+            with suppress(LinkLost):
+                self.link.link.flush()
+            self.link.close()
 
     def forget(self, tag: int) -> None:
         """Nobody waits for this answer any more."""

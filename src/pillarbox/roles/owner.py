@@ -1,4 +1,5 @@
-"""The owner role: one mailbox owner's deliveries, dot-qmail files and maildrops, and nobody else's.
+"""The owner role: one user's deliveries, dot-qmail files and maildrops, and nobody else's. It ends when no other role
+has a link to it any more.
 
 Deliveries are gathered so that one sync serves many. A maildrop is served to pop3d over a socket of its own: whoever
 holds the other end may use that one mailbox and can name no other.
@@ -33,6 +34,8 @@ MAILDROPS = 1000  # open at once, where this process may have so many descriptor
 MAILDROP_DESCRIPTORS = 5  # of each: its socket, three directories, and a message or the lock
 DELIVERY_DESCRIPTORS = 400  # for the Maildirs and bodies of a batch
 PASSWD_LIMIT = 4096  # octets of a mailbox's passwd file
+LONELY_TIME = 2.0  # seconds without links to other roles until we end
+NOT_MINE = Refusal(Status(4, 3, 5), "that mailbox is not this owner's")
 NO_MESSAGE = Refusal(Status(5, 1, 2), "no such message")
 TOO_MANY = Refusal(Status(4, 3, 2), "too many mailboxes in use, try again later")
 
@@ -58,6 +61,7 @@ class Owner:
         self._log = Log("owner", house.settings.logformat == "json")
         self._batch = _Batch()
         self._maildrops: dict[Link, tuple[str, Maildrop | None]] = {}
+        self._left = False
         self._most = affordable(MAILDROPS, MAILDROP_DESCRIPTORS, DELIVERY_DESCRIPTORS)
         self._reload()
 
@@ -84,18 +88,30 @@ class Owner:
     def run(self) -> None:
         """Serve until told to stop; what was gathered is delivered first."""
         self._rounds.ready()
-        while not (self._rounds.draining and not self._batch.jobs):
-            for peer, link, frame in self._rounds.wait(self._patience()):
+        while not self._finished():
+            heard = self._rounds.wait(self._patience())
+            for peer, link, frame in heard:
                 if frame is None:
                     self._lost(peer, link)
                 else:
                     self._attend(peer, link, frame)
+            self._left = not heard and not self._wanted()
             self._deliver_when_due()
             self._rounds.flush()
             self._log.flush()
 
+    def _finished(self) -> bool:
+        return not self._batch.jobs and (self._rounds.draining or self._left)
+
     def _patience(self) -> float | None:
-        return max(0.0, self._batch.due - time.monotonic()) if self._batch.jobs else None
+        """Seconds until something is to be done unasked. One whom nobody wants any more waits a moment for company:
+        spawn may have just given away a link to us."""
+        if self._batch.jobs:
+            return max(0.0, self._batch.due - time.monotonic())
+        return None if self._wanted() else LONELY_TIME
+
+    def _wanted(self) -> bool:
+        return bool(self._maildrops) or any(map(self._rounds.links, ("queue", "auth", "users")))
 
     def _attend(self, peer: str, link: Link, frame: Frame) -> None:
         if peer == "queue":
@@ -106,6 +122,8 @@ class Owner:
             self._hand_maildrop(frame)
         elif frame.verb is Verb.PASSWD:
             self._passwd(link, frame)
+        elif frame.verb is Verb.EXISTS:
+            self._exists(link, frame)
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
             self._reload()
@@ -147,16 +165,27 @@ class Owner:
 
     def _hand_maildrop(self, frame: Frame) -> None:
         """auth says that the holder of the other end of this socket may use this maildrop."""
-        home, extension = frame.fields
         link = Link(socket.socket(fileno=frame.descriptors[0]), MAY_SAY[("pop3d", "maildrop")])
-        if len(self._maildrops) >= self._most:
-            link.refuse(0, TOO_MANY)
+        try:
+            directory = self._mailbox(*frame.fields)
+            if len(self._maildrops) >= self._most:
+                raise Failure(TOO_MANY.text, TOO_MANY.status)
+        except Failure as failure:
+            link.refuse(0, failure.refusal)
             with suppress(LinkLost):  # the client left meanwhile
                 link.flush()
             link.close()
             return
-        self._maildrops[link] = (_directory(home, extension), None)
+        self._maildrops[link] = (directory, None)
         self._rounds.add("maildrop", link)
+
+    def _mailbox(self, login: bytes, extension: bytes) -> str:
+        """The Maildir that a login means, if it is this owner's. auth checked the extension: no slash, no leading dot.
+        Raises Failure."""
+        owner = self._owners.for_login(login)
+        if owner is None or (owner.uid, owner.gid) != (os.getuid(), os.getgid()) or b"/" in extension:
+            raise Failure(NOT_MINE.text, NOT_MINE.status)
+        return os.fsdecode(owner.home + (b"/Maildir-" + extension if extension else b"/Maildir"))
 
     def _attend_maildrop(self, link: Link, frame: Frame) -> None:
         if link not in self._maildrops:
@@ -204,13 +233,27 @@ class Owner:
     # mailboxes with a password of their own
 
     def _passwd(self, link: Link, frame: Frame) -> None:
-        home, extension = frame.fields
         try:
-            link.send(Verb.HASH, frame.tag, _passwd_line(_directory(home, extension) + "/passwd"))
+            link.send(Verb.HASH, frame.tag, _passwd_line(self._mailbox(*frame.fields) + "/passwd"))
+        except Failure as failure:
+            link.refuse(frame.tag, failure.refusal)
         except FileNotFoundError:
             link.send(Verb.HASH, frame.tag, b"")
         except OSError as problem:
             link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+    # who exists
+
+    def _exists(self, link: Link, frame: Frame) -> None:
+        """users asks for control/rcptcheck=owner: would mail to this local part find a mailbox?"""
+        try:
+            refusal = self._deliveries.refused(frame.fields[0])
+        except Failure as failure:
+            refusal = failure.refusal
+        if refusal is None:
+            link.send(Verb.KNOWN, frame.tag)
+        else:
+            link.refuse(frame.tag, refusal)
 
 
 def _number(field: bytes) -> int:
@@ -218,11 +261,6 @@ def _number(field: bytes) -> int:
     if not field.isdigit() or len(field) > 9:
         raise LinkLost("not a number")
     return int(field)
-
-
-def _directory(home: bytes, extension: bytes) -> str:
-    """`auth` checked the extension: no slash, no leading dot."""
-    return os.fsdecode(home + (b"/Maildir-" + extension if extension else b"/Maildir"))
 
 
 def _passwd_line(file: str) -> bytes:

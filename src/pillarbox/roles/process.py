@@ -7,6 +7,13 @@ import gc
 import os
 import resource
 import signal
+import struct
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from pillarbox.roles.log import Log
+from pillarbox.status import Failure
 
 # Sessions and frames are freed by counting; the collector is there for the odd cycle and need not look often.
 GARBAGE = (20_000, 20, 50)
@@ -14,6 +21,7 @@ SPARE = 64  # descriptors: links, listening sockets, files that are open for a m
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
+CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, capget(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,30 +32,51 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def become(uid: int, gid: int) -> None:
-    """Be this user for good: no supplementary groups, no way back. Raises OSError."""
+class Ids(NamedTuple):
+    """Whom a process runs as."""
+
+    uid: int
+    gid: int
+
+
+def become(user: Ids) -> None:
+    """Be this user for good: no supplementary groups, no capabilities, no way back. Raises OSError."""
     os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    if uid != 0:
-        try:
-            os.setuid(0)
-        except PermissionError:
-            return
-        raise OSError("could become root again")
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    if user.uid == 0:
+        return
+    _drop_capabilities()
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    raise OSError("could become root again")
 
 
-def take_role(name: str) -> None:
-    """In a freshly forked child: name it, bar new privileges and core dumps, and leave signals to the supervisor: a
-    terminal or systemd sends them to every process, but a role ends when its control link says so."""
+def _drop_capabilities() -> None:
+    """Permitted and effective ones went with uid 0; inheritable ones, which a program would get back, did not."""
+    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
+    if _libc.capset(header, bytes(24)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def take_role(name: str, user: Ids | None = None, *, may_gain: bool = False) -> None:
+    """In a freshly forked child: name it, become `user` (None: stay who we are), bar core dumps and tracing, and leave
+    signals to the supervisor: a terminal or systemd sends them to every process, but a role ends when its control link
+    says so. `may_gain`: programs it runs may be set-uid or set-gid; for all others that is barred."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     os.umask(0o077)
     _prctl(PR_SET_NAME, b"pillarbox-" + name.encode()[:5])
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(PR_SET_DUMPABLE, 0)
+    if user is not None:
+        become(user)
+    if not may_gain:
+        _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_SET_DUMPABLE, 0)  # behind the change of user, which sets it anew
     gc.freeze()
     gc.set_threshold(*GARBAGE)
 
@@ -75,3 +104,26 @@ def keep_only(descriptors: set[int]) -> None:
             os.closerange(start, descriptor)
         start = descriptor + 1
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def be(role: str, work: Callable[[], None], log: Log, keep: set[int], user: Ids | None, *, may_gain: bool) -> NoReturn:
+    """Be a role, in a freshly forked child, to its end: `keep` are the descriptors it may have beside 0 to 2. What ends
+    it is one line in the log. Our caller's objects stay referenced, and so unclosed, until the process is gone."""
+    status = 1
+    try:
+        take_role(role, user, may_gain=may_gain)
+        keep_only({0, 1, 2, *keep})
+        work()
+        status = 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            log.say(f"alert: {role}: {end.code}", "role-failed", why=end.code)
+        else:
+            status = end.code or 0
+    except Failure as failure:
+        log.say(f"alert: {role}: {failure.text}", "role-failed", why=failure.text)
+    except BaseException:
+        last = traceback.format_exc(limit=-3).replace("\n", " / ")
+        log.say(f"alert: {role} has a bug: {last}", "bug", trace=last)
+    finally:
+        os._exit(status)

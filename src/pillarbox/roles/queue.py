@@ -21,6 +21,7 @@ from pillarbox.roles.inject import PEER, Injection, known_users
 from pillarbox.roles.intake import Intake
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
+from pillarbox.roles.owners import OwnerLinks
 from pillarbox.roles.public import Public
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import Verb
@@ -45,20 +46,19 @@ class Queue:
         self._marked = 0.0  # when the oldest mark that is not in the engine was made
         self._full = False  # new mail had no room the last time
         self._full_until = 0.0
-        self._owner: Link | None = None
+        self._owners = OwnerLinks("queue", self._rounds)
         self._asks: list[tuple[Link, Frame]] = []  # that came before the queue could be opened
 
     def run(self) -> None:
         """To the role's end: told to drain, or the database broke (QueueBroken)."""
         engine = self._opened()
         self._engine = engine
-        self._handout = Handout(engine, self._house.settings, self._log)
+        self._handout = Handout(engine, self._house.settings, self._log, self._owners)
         self._intake = Intake(engine.spool, self._house.settings.spoolsize)
         assert self._house.public is not None and self._house.injection is not None
         known = known_users(self._house.settings)
         self._injection = Injection(self._rounds, self._house.injection, self._intake, known)
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
-        self._find_owner(time.time())
         self._say_accepting(None)
         for link, frame in self._asks:
             self._asked(link, frame, time.time())
@@ -126,7 +126,10 @@ class Queue:
             times.append(now + patience)
         if self._marked:
             times.append(max(self._marked + QUIET, self._full_until))
-        if self._owner is not None and not self._marked and not self._handout.held_up:
+        sweep = self._owners.next_sweep
+        if sweep is not None:
+            times.append(sweep)
+        if not self._marked and not self._handout.held_up:
             due = self._handout.schedule.next_due(now)
             if due is not None and not self._rounds.draining:
                 times.append(max(due, self._full_until))
@@ -143,21 +146,27 @@ class Queue:
             self._outcome(link, frame, now)
         elif frame.verb is Verb.ASK:
             self._asked(link, frame, now)
-        elif frame.verb is Verb.LINK:
-            self._find_owner(now)
+        elif peer == "spawn":
+            self._owned(link, frame, now)
+        elif frame.verb is Verb.LINK and frame.fields[0] == b"spawn":
+            self._owners.spawn_came()
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
+            self._owners.forget()
             self._log.as_json = self._house.settings.logformat == "json"
             self._handout.configure(self._house.settings)
             self._intake.limit = self._house.settings.spoolsize
 
-    def _find_owner(self, now: float) -> None:
-        """Use the newest owner role. An older one has died, if we may not have heard it yet: we were busy then."""
-        owners = self._rounds.links("owner")
-        for dead in owners[:-1]:
-            self._rounds.cut(dead)
-            self._lost("owner", dead, now)
-        self._owner = owners[-1] if owners else None
+    def _owned(self, link: Link, frame: Frame, now: float) -> None:
+        """spawn says who owns a local part; what waits for that goes there."""
+        try:
+            answer = self._owners.heard(frame, now)
+        except LinkLost:
+            self._rounds.cut(link)
+            return
+        if answer is not None:
+            self._handout.placed(*answer, now)
+            self._note_marks(now)
 
     def _say_accepting(self, refusal: Refusal | None) -> None:
         """Tell every smtpd whether drafts are taken, so that a client hears it before it sends its message."""
@@ -169,14 +178,14 @@ class Queue:
         if peer in ("smtpd", PEER):
             self._intake.lost(link)
             self._injection.lost(link)
-        elif peer == "owner" and link is self._owner:
-            self._owner = None
-            self._handout.owner_lost(now)
+        elif peer == "owner":
+            self._owners.lost(link)
+            self._handout.owner_lost(link, now)
             self._note_marks(now)
 
     def _outcome(self, link: Link, frame: Frame, now: float) -> None:
         try:
-            self._handout.heard(frame, now)
+            self._handout.heard(link, frame, now)
         except (LinkLost, ValueError):
             self._rounds.cut(link)
             self._lost("owner", link, now)
@@ -236,11 +245,12 @@ class Queue:
         self._full = True
 
     def _hand_out(self, now: float) -> None:
-        if self._owner is None or self._full_until > now or self._rounds.draining:
+        self._owners.sweep(now, self._handout.serves)
+        if self._full_until > now or self._rounds.draining:
             return
         if not self._marked:
             self._handout.read_ahead()
-        self._handout.start(self._owner, now)
+        self._handout.start(now)
         self._note_marks(now)
 
     # what the postmaster asks

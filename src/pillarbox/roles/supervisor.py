@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NoReturn
 
 from pillarbox.roles import certificates
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Link, LinkLost
 from pillarbox.roles.log import Log
-from pillarbox.roles.process import keep_only, take_role
+from pillarbox.roles.process import be
 from pillarbox.roles.verbs import PAIRS, ROLE_SAYS, Verb
 from pillarbox.status import Failure
 
@@ -30,7 +31,7 @@ RESTART_PAUSE_LIMIT = 5.0
 STEADY = 10.0  # a role that lived this many seconds is restarted without a pause again
 ROUND = 1.0  # seconds between looks at what nobody reports
 CERTIFICATE_PERIOD = 5.0  # seconds between looks at the certificate files
-STOP_ORDER = (("smtpd", "pop3d"), ("queue",), ("owner", "auth", "users"))
+STOP_ORDER = (("smtpd", "pop3d"), ("queue",), ("remote", "spawn", "auth", "users"))
 STOP_MARGIN = 5.0  # seconds beyond control/draintime until a role is killed
 
 Run = Callable[[House, socket.socket], None]
@@ -206,27 +207,11 @@ class Supervisor:
         self._tie(process)
         self._send_certificates(process)
 
-    def _be(self, process: _Process, control: socket.socket) -> None:
-        status = 1
-        try:
-            take_role(process.role)
-            keep_only({0, 1, 2, control.fileno(), *self._house.descriptors(process.role)})
-            process.run(self._house, control)
-            status = 0
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                self._log.say(f"alert: {process.role}: {end.code}", "role-failed", why=end.code)
-            else:
-                status = end.code or 0
-        except Failure as failure:
-            self._log.say(f"alert: {process.role}: {failure.text}", "role-failed", why=failure.text)
-        except BaseException:
-            import traceback
-
-            last = traceback.format_exc(limit=-3).replace("\n", " / ")
-            self._log.say(f"alert: {process.role} has a bug: {last}", "bug", trace=last)
-        finally:
-            os._exit(status)
+    def _be(self, process: _Process, control: socket.socket) -> NoReturn:
+        house, role = self._house.seen_by(process.role), process.role
+        keep = {control.fileno(), *house.descriptors(role)}
+        user = house.users.get(role)
+        be(role, lambda: process.run(house, control), self._log, keep, user, may_gain=house.may_gain(role))
 
     def _tie(self, process: _Process) -> None:
         """Give `process` and each living peer of it the two ends of a new socketpair."""

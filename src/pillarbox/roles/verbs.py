@@ -41,8 +41,8 @@ class Verb(IntEnum):
     LOGIN = 60  # client address, mechanism, login, challenge, secret or response
     IDENTITY = 61  # login, address, extension, granted senders...; to pop3d with the maildrop's socket
     # auth to owner, and back
-    MAILDROP = 70  # home, extension; one descriptor: the owner's end of a maildrop's socket
-    PASSWD = 71  # home, extension: the line of its passwd file, please
+    MAILDROP = 70  # login, extension; one descriptor: the owner's end of a maildrop's socket
+    PASSWD = 71  # login, extension: the line of its passwd file, please
     HASH = 72  # that line
     # pop3d to owner over a maildrop's socket, and back
     OPEN = 80
@@ -54,7 +54,7 @@ class Verb(IntEnum):
     UPDATED = 86
     # queue, users, auth to spawn, and back
     OWNER = 100  # local part as routing made it (auth: a login): a link to its owner's role, please
-    OWNED = 101  # uid; one descriptor: our end of a new socketpair to that role
+    OWNED = 101  # uid:gid; one descriptor: our end of a new socketpair to that role
     # users to owner; answered KNOWN or REFUSED
     EXISTS = 102  # local part: would mail to it find a mailbox?
     # queue to owner, and back
@@ -156,8 +156,6 @@ PAIRS = (
     ("smtpd", "users"),
     ("smtpd", "auth"),
     ("pop3d", "auth"),
-    ("auth", "owner"),
-    ("queue", "owner"),
     ("spawn", "queue"),
     ("spawn", "users"),
     ("spawn", "auth"),
