@@ -84,15 +84,15 @@ class Server:
             file.write_text(text, "utf-8")
 
     def put(self, file: Path, octets: bytes, mode: int = 0o600) -> None:
-        """Write a file that belongs to the server's roles."""
+        """Write a file that belongs to the accounts' user, or in alias/ to its user."""
         file.write_bytes(octets)
         file.chmod(mode)
         self.give(file)
 
     def give(self, file: Path) -> None:
-        """Make a file or directory the roles' own."""
+        """Make a file or directory that user's own."""
         if os.getuid() == 0:
-            user = pwd.getpwnam("pillarbox")
+            user = pwd.getpwnam("alias" if self.home / "alias" in file.parents else "vmail")
             os.chown(file, user.pw_uid, user.pw_gid)
 
     def mailbox(self, local: str = "joe", domain: str = DOMAIN) -> Path:

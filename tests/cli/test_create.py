@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -286,24 +285,3 @@ def test_killed_at_any_step_the_next_start_finishes_the_home(home: Path, monkeyp
             owner = users[place.owner].uid if place.owner else os.getuid()
             assert (at / place.name).stat().st_uid == owner
     assert steps > 20
-
-
-@needs_root
-def test_useradd_that_fails_is_one_line_with_the_command_to_do_it_by_hand(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(create, "ROLE_USER", "pillarbox-test-absent")
-    failed = subprocess.CompletedProcess((), 10, "", "useradd: cannot lock /etc/passwd;\n try again later\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(
-        CannotCreate, match="useradd: cannot lock /etc/passwd; try again later; do it by hand: useradd "
-    ):
-        create.create(home, "mx.example.org")
-
-
-@needs_root
-def test_a_system_without_useradd_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "ROLE_USER", "pillarbox-test-absent")
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(CannotCreate, match="useradd is not here; make that user"):
-        create.create(home, "mx.example.org")

@@ -9,17 +9,14 @@ The rule that must stay true: control/me is written last. A home without it is n
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import stat
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pillarbox.address import is_domain
-from pillarbox.cli.layout import PLACES, ROLE_USER, Place, holds_passwords, settings_of, unreachable, users_of
+from pillarbox.cli.layout import PLACES, Place, holds_passwords, settings_of, unreachable, users_of
 from pillarbox.cli.newusers import make_missing
 from pillarbox.cli.shell import quoted
 from pillarbox.control.table import Settings
@@ -29,10 +26,6 @@ from pillarbox.users.roles import User, caller
 PERMANENT = Status(5, 3, 5)
 SERVICE_PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "pop3": 110, "pop3s": 995}
 PLAIN_USER_OFFSET = {"smtp": 2500, "submission": 2000, "submissions": 2000, "pop3": 2000, "pop3s": 2000}
-USERADD = (
-    "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
-    "--shell", "/usr/sbin/nologin", "--comment", "Pillarbox mail server", ROLE_USER,
-)  # fmt: skip
 
 
 class CannotCreate(Failure):
@@ -46,7 +39,7 @@ def create(home: Path, me: str | None = None, *, standard_ports: bool = False) -
 
     `me` is the host's full name for a new home (default: what the system says) and is refused when it contradicts the
     one there. `standard_ports`: listen on 25, 587, ... of all addresses, not on unprivileged ones of 127.0.0.1. As root
-    the system user of the roles is made too. Raises CannotCreate."""
+    the system users of the roles are made too. Raises CannotCreate."""
     try:
         return list(_steps(home, _host(home, me), standard_ports))
     except OSError as problem:
@@ -59,7 +52,6 @@ def create(home: Path, me: str | None = None, *, standard_ports: bool = False) -
 def _steps(home: Path, me: str, standard_ports: bool) -> Iterator[str]:
     settings = settings_of(home)
     if os.getuid() == 0:
-        yield from _role_user_line()
         yield from make_missing(home, settings)
     users = users_of(settings)
     _refuse_unreachable(home, users)
@@ -100,23 +92,6 @@ def _refuse_unreachable(home: Path, users: Mapping[str, User]) -> None:
             f"{home}: the user {closed.user.name} of the server cannot enter {closed.at}; "
             f"say another --home, or: chmod o+x {quoted(closed.at)}"
         )
-
-
-def _role_user_line() -> Iterator[str]:
-    try:
-        pwd.getpwnam(ROLE_USER)
-        return
-    except KeyError:
-        pass
-    by_hand = " ".join(USERADD[:-3]) + f" {ROLE_USER}"
-    program = shutil.which(USERADD[0], path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if program is None:
-        raise CannotCreate(f"the server needs a system user {ROLE_USER}, and useradd is not here; make that user")
-    done = subprocess.run([program, *USERADD[1:]], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise CannotCreate(f"cannot make the system user {ROLE_USER}: {reason}; do it by hand: {by_hand}")
-    yield f"created the system user {ROLE_USER}: the server runs as that user"
 
 
 def _made(directory: Path, place: Place, users: Mapping[str, User]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from pillarbox.control import table
 from pillarbox.control.table import Settings
 from pillarbox.status import Failure, Status
 from pillarbox.users.assign import BadAssign
-from pillarbox.users.roles import User, caller
-
-ROLE_USER = "pillarbox"
+from pillarbox.users.roles import AUTH, User, caller, role_user, role_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +59,12 @@ def settings_of(home: Path) -> Settings:
 def users_of(settings: Settings) -> Mapping[str, User]:
     """Whom each role runs as, and whom mailboxes (`vmail`) and alias/ belong to. Raises Failure when there is no such
     user."""
-    roles = ("supervisor", "spawn", "auth", "smtpd", "users", "queue", "remote", "pop3d", "alias", "vmail")
-    return dict.fromkeys(roles, caller() if os.getuid() != 0 else _role_user())
+    return role_users(settings) | {"supervisor": caller()}
 
 
 def passwords_reader(settings: Settings) -> User:
     """The user whose group may read users/passwords. Raises as `users_of`."""
-    return users_of(settings)["auth"]
-
-
-def _role_user() -> User:
-    try:
-        entry = pwd.getpwnam(ROLE_USER)
-    except KeyError:
-        raise Failure(
-            f"there is no user {ROLE_USER} for the server to run as; run: pillarbox init", Status(5, 3, 5)
-        ) from None
-    if entry.pw_uid == 0:
-        raise Failure(f"the user {ROLE_USER} is root; the server needs one without rights", Status(5, 3, 5))
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return role_user(AUTH, settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`pillarbox serve`: make what is missing, take the ports, give up all rights, and run the roles in the foreground.
+"""`pillarbox serve`: make what is missing, take the ports, and run the roles in the foreground, each as its own user.
 
 Everything that can be wrong with a set-up is found before the first role starts, and is one line with its remedy.
 """
@@ -22,11 +22,12 @@ from pillarbox.cli.unusable import refuse_unusable
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import SECRET, Complaint, Listener, Settings, read
 from pillarbox.net import listening
-from pillarbox.roles import auth, pop3d, queue, smtpd, spawn, users
+from pillarbox.roles import auth, pop3d, queue, smtpd, spawn
+from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
 from pillarbox.roles.log import STANDARD_ERROR, Log
-from pillarbox.roles.process import Ids, become, raise_descriptor_limit
+from pillarbox.roles.process import Ids, raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
 
@@ -63,7 +64,7 @@ def serve(home: Path) -> int:
     house.injection = activation.unix(received, home / INJECTION, 0o666)
     raise_descriptor_limit()
     if os.getuid() == 0:
-        become(Ids(users["supervisor"].uid, users["supervisor"].gid))
+        house.users = {role: Ids(user.uid, user.gid) for role, user in users.items()}
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")
 
@@ -95,7 +96,7 @@ def _roles() -> list[tuple[str, Run, int]]:
     return [
         ("queue", queue.run, 1),
         ("spawn", spawn.run, 1),
-        ("users", users.run, 1),
+        ("users", users_role.run, 1),
         ("auth", auth.run, 1),
         ("smtpd", smtpd.run, smtpds),
         ("pop3d", pop3d.run, 1),
