@@ -57,6 +57,8 @@ class Attempt:
         return tuple(number for number, recipient in enumerate(self.recipients) if not _refused(recipient))
 
     def _outcome(self, recipient: Outcome | None, alone: bool) -> Outcome:
+        if recipient is None and self.message.verdict is Verdict.DONE:
+            return Outcome.later(b"The host was not told of this recipient.\n")  # what others got is not his
         if recipient is None or not _refused(recipient):
             return self.message
         return replace(recipient, report=recipient.report + self.message.report) if alone else recipient

@@ -156,10 +156,10 @@ def _logged_in(order: Order, peer: _Peer, credentials: Password) -> _Login:
             return None
         try:
             if answer is None or answer.code != 334:
-                return reports.login_refused(order.host, step, heard, count)
+                return reports.login_refused(order.host, step, credentials.password, heard, count)
             step = claim.send(answer.texts[0])
         except StopIteration:
-            return reports.login_refused(order.host, step, heard, count)
+            return reports.login_refused(order.host, step, credentials.password, heard, count)
 
 
 def _transaction(order: Order, offers: Offers) -> Dialogue:
@@ -172,7 +172,7 @@ def _transaction(order: Order, offers: Offers) -> Dialogue:
         return Attempt(tuple(recipients), problem or reports.giving_up(order.host))
     heard = yield from _envelope(order, offers, wanted)
     for number, answer in zip(wanted, heard.answers[1:], strict=False):
-        recipients[number] = reports.recipient(order.host, answer)
+        recipients[number] = reports.recipient(order.host, answer, another_taken=reports.TAKEN in recipients)
     if not heard.answers or not heard.answers[0].positive:
         if _data_taken(heard, wanted):
             yield HangUp()
@@ -196,15 +196,19 @@ def _content(order: Order, heard: Heard, wanted: list[int], recipients: tuple[Ou
 
 
 def _envelope(order: Order, offers: Offers, wanted: list[int]) -> Generator[Turn, Heard, Heard]:
-    """Everything up to DATA: as many replies as were heard, in order, until one ended it."""
+    """Everything up to DATA: as many replies as were heard, in order, until one ended it. A 421 ends it as the host's
+    going away does (RFC 5321 section 3.8): it is not about this sender or recipient."""
     answers: tuple[Answer, ...] = ()
     commands = list(_commands(order, offers, wanted))
     for group in _groups(commands, together=offers.pipelining):
         if group[0].phase is Phase.DATA and not any(answer.positive for answer in answers[1:]):
             break
-        heard = yield Say(group)
+        said = yield Say(group)
+        heard = reports.without_421(said)
         answers += heard.answers
         if heard.trouble is not None:
+            if said.trouble is None:
+                yield HangUp()
             return heard._replace(answers=answers)
         if not answers[0].positive:
             break

@@ -22,15 +22,29 @@ TAKEN: Final = Outcome.done(b"")
 """What RCPT brings to a recipient who was taken: qmail-remote's `r`."""
 
 _CLOSING: Final = 421
+_TOO_MANY: Final = 552
+_MAILBOX: Final = 2  # RFC 3463: X.2.X
 
 _Recipients = tuple[Outcome | None, ...]
 
 
-def recipient(host: bytes, answer: Answer) -> Outcome:
-    """What the reply to RCPT means for one recipient."""
+def recipient(host: bytes, answer: Answer, *, another_taken: bool) -> Outcome:
+    """What the reply to RCPT means for one recipient. RFC 5321 section 4.5.3.1.10: 552 to one behind others who were
+    taken means too many of them, unless it tells of his mailbox."""
     if answer.positive:
         return TAKEN
-    return _told(host + b" does not like recipient.\n", answer)
+    report = host + b" does not like recipient.\n"
+    if answer.code == _TOO_MANY and another_taken and answer.status(5).subject != _MAILBOX:
+        return Outcome.later(report + _said(answer), Status(4, 5, 3))
+    return _told(report, answer)
+
+
+def without_421(heard: Heard) -> Heard:
+    """The replies ahead of a 421, and the host's going away in its place."""
+    for number, answer in enumerate(heard.answers):
+        if answer.code == _CLOSING:
+            return Heard(heard.answers[:number], Trouble.HUNG_UP, why=answer.whole)
+    return heard
 
 
 def giving_up(host: bytes) -> Outcome:
@@ -99,14 +113,16 @@ def no_way_to_log_in(host: bytes, count: int, *, private: bool) -> Attempt:
     return Attempt((None,) * count, outcome, destination_failed=True)
 
 
-def login_refused(host: bytes, step: Step, heard: Heard, count: int) -> Attempt:
+def login_refused(host: bytes, step: Step, password: bytes, heard: Heard, count: int) -> Attempt:
     """AUTH failed at this step."""
+    heard = without_421(heard)
     if heard.trouble is not None:
         return died(host, heard, (None,) * count)
-    said = _said(heard.answers[-1])
-    if step.secret:
-        said = said.replace(step.line, b"*").replace(step.line.rpartition(b" ")[2], b"*")
-    report = b"Connected to " + host + b" but authentication was rejected (" + step.name + b").\n" + said
+    said = heard.answers[-1].whole
+    if step.secret:  # some servers repeat what they do not understand
+        for secret in (step.line, step.line.rpartition(b" ")[2], password):
+            said = said.replace(secret, b"*") if secret else said
+    report = b"Connected to " + host + b" but authentication was rejected (" + step.name + b").\n" + _quoted(said)
     return Attempt((None,) * count, Outcome.later(report, Status(4, 7, 8)), destination_failed=True)
 
 
@@ -115,14 +131,12 @@ def sender_refused(host: bytes, heard: Heard, recipients: _Recipients) -> Attemp
     if not heard.answers:
         return died(host, heard, recipients)
     answer = heard.answers[0]
-    outcome = _told(b"Connected to " + host + b" but sender was rejected.\n", answer)
-    return _unless_closing(recipients, outcome, answer)
+    return Attempt(recipients, _told(b"Connected to " + host + b" but sender was rejected.\n", answer))
 
 
 def data_refused(host: bytes, heard: Heard, recipients: _Recipients) -> Attempt:
     """DATA was answered with something else than 354."""
-    answer = heard.answers[-1]
-    return _unless_closing(recipients, _told(host + b" failed on DATA command.\n", answer), answer)
+    return Attempt(recipients, _told(host + b" failed on DATA command.\n", heard.answers[-1]))
 
 
 def delivered(host: bytes, heard: Heard, recipients: _Recipients) -> Attempt:
@@ -154,16 +168,9 @@ def _died(host: bytes, heard: Heard) -> Outcome:
             what, status = b"it spoke out of turn. ", Status(4, 5, 0)
         case _:
             what, status = b"connection died. ", Status(4, 4, 2)
-    said = _said(heard.answers[-1]) if heard.trouble is Trouble.OUT_OF_TURN and heard.answers else b""
+    said = _quoted(heard.why) if heard.why else b""
     report = b"Connected to " + host + b" but " + what + duplicate + b"(#%d.%d.%d)\n" % status + said
     return Outcome.later(report, status)
-
-
-def _unless_closing(recipients: _Recipients, outcome: Outcome, answer: Answer) -> Attempt:
-    """421 (RFC 5321 section 3.8) speaks of the host, not of the message."""
-    if answer.code == _CLOSING:
-        return Attempt(recipients, outcome, Advice.NEXT_HOST, destination_failed=True)
-    return Attempt(recipients, outcome)
 
 
 def _told(report: bytes, answer: Answer) -> Outcome:
@@ -175,5 +182,8 @@ def _told(report: bytes, answer: Answer) -> Outcome:
 
 
 def _said(answer: Answer) -> bytes:
-    text = b"".join(line + b"\n" for line in answer.lines).replace(b"\r", b"").replace(b"\0", b"?")[:MOST_TEXT]
-    return b"Remote host said: " + text + (b"" if text.endswith(b"\n") else b"\n")
+    return _quoted(answer.whole)
+
+
+def _quoted(text: bytes) -> bytes:
+    return b"Remote host said: " + text.replace(b"\r", b"").replace(b"\0", b"?")[:MOST_TEXT] + b"\n"

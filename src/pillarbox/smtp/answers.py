@@ -17,6 +17,8 @@ LONGEST_LINE: Final = 4096
 MOST_OCTETS: Final = 64 << 10
 """Octets of all lines of one reply."""
 
+_SHOWN: Final = 200
+
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?\Z", re.DOTALL)
 _STATUS = re.compile(rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?: |\Z)")
 _SIZE = re.compile(rb"[0-9]{1,19}\Z")
@@ -44,6 +46,11 @@ class Answer:
         """What stands behind the code on each line."""
         return tuple(line[4:] for line in self.lines)
 
+    @property
+    def whole(self) -> bytes:
+        """All of it, with LF between the lines."""
+        return b"\n".join(self.lines)
+
     def status(self, kind: int) -> Status:
         """The enhanced status it tells (RFC 2034) if that is of this class (2, 4, 5), else the undefined one of it."""
         for text in self.texts:
@@ -56,7 +63,7 @@ class Answer:
 class Answers:
     """Octets in, replies out. Lines end with LF, with or without CR before it, as in qmail-remote."""
 
-    __slots__ = ("_buffer", "_code", "_lines", "_octets", "spoilt")
+    __slots__ = ("_buffer", "_code", "_lines", "_octets", "nonsense", "spoilt")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -65,6 +72,8 @@ class Answers:
         self._octets = 0
         self.spoilt = False
         """This is not SMTP, or never ends: no more replies will come."""
+        self.nonsense = b""
+        """How the line begins that spoilt it."""
 
     @property
     def empty(self) -> bool:
@@ -80,7 +89,8 @@ class Answers:
         while not self.spoilt:
             end = self._buffer.find(b"\n")
             if end < 0:
-                self.spoilt = len(self._buffer) > LONGEST_LINE
+                if len(self._buffer) > LONGEST_LINE:
+                    self._spoil(bytes(self._buffer))
                 return None
             line = bytes(self._buffer[:end]).removesuffix(b"\r")
             del self._buffer[: end + 1]
@@ -94,14 +104,18 @@ class Answers:
         """Whether this line ends a reply."""
         match = _LINE.match(line)
         self._octets += len(line)
-        if match is None or len(line) > LONGEST_LINE or self._octets > MOST_OCTETS:
-            self.spoilt = True
-            return False
-        if not self._lines:
+        if match is not None and not self._lines:
             self._code = match[1]
+        if match is None or match[1] != self._code or len(line) > LONGEST_LINE or self._octets > MOST_OCTETS:
+            self._spoil(line)
+            return False
         self._lines.append(line)
-        self.spoilt = match[1] != self._code
-        return match[2] != b"-" and not self.spoilt
+        return match[2] != b"-"
+
+    def _spoil(self, line: bytes) -> None:
+        self.spoilt = True
+        self.nonsense = line[:_SHOWN]
+        self._buffer.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ Turn = Say | Secure | Bring | HangUp
 
 class Heard(NamedTuple):
     """What came of a turn: the replies in order, all of them unless there was trouble. `critical`: the final dot has
-    gone out, so the server may have taken the message. `why`: OpenSSL's reason for Trouble.HANDSHAKE."""
+    gone out, so the server may have taken the message. `why`: OpenSSL's reason for Trouble.HANDSHAKE, what the server
+    said for Trouble.NOT_SMTP (its beginning) and OUT_OF_TURN."""
 
     answers: tuple[Answer, ...] = ()
     trouble: Trouble | None = None
@@ -105,7 +106,7 @@ class Heard(NamedTuple):
     why: bytes = b""
 
 
-# Yields turns, is sent what came of them, returns what became of the message. After trouble it must return.
+# Yields turns, is sent what came of them, returns what became of the message. After trouble and HangUp it must return.
 Dialogue = Generator[Turn, Heard, Attempt]
 
 
@@ -171,7 +172,7 @@ class Sender:
         while not self.finished and (answer := self._answers.next()) is not None:
             self._hear(answer)
         if self._answers.spoilt and not self.finished:
-            self._trouble(Trouble.NOT_SMTP)
+            self._trouble(Trouble.NOT_SMTP, self._answers.nonsense)
 
     def eof(self) -> None:
         """The server is gone."""
@@ -225,12 +226,12 @@ class Sender:
                 self._stuffer = Stuffer()
                 self._early = not self._answers.empty
             case HangUp():
-                self._trouble(Trouble.HUNG_UP)
+                self._stop(Heard(trouble=Trouble.HUNG_UP))
 
     def _hear(self, answer: Answer) -> None:
         self._heard.append(answer)
         if self._stuffer is not None:
-            self._trouble(Trouble.OUT_OF_TURN)
+            self._trouble(Trouble.OUT_OF_TURN, answer.whole)
             return
         self._waiting.popleft()
         if not self._waiting:
@@ -242,10 +243,13 @@ class Sender:
     def _trouble(self, trouble: Trouble, why: bytes = b"") -> None:
         if self.finished:
             return
-        heard = Heard(tuple(self._heard), trouble, Phase.END in self._waiting, why)
+        self._stop(Heard(tuple(self._heard), trouble, Phase.END in self._waiting, why))
+
+    def _stop(self, heard: Heard) -> None:
         self._close()
         if self.attempt is None:
-            self._advance(heard)
+            turn = self._advance(heard)
+            assert turn is None, f"{turn} to a server that is gone"
 
     def _end_turn(self, heard: Heard) -> None:
         self._phase = Phase.OVER
