@@ -61,6 +61,11 @@ def matches(stored: bytes | None, password: bytes) -> bool:
     return _argon2(stored, password) if stored.startswith(b"$argon2") else _crypt(stored, password)
 
 
+def crypted(stored: bytes, password: bytes) -> bool:
+    """Is this the password of a crypt(3) hash? Takes the time of that hash alone; none where it is not usable."""
+    return usable(stored) and not stored.startswith(b"$argon2") and _crypt(stored, password)
+
+
 def _argon2(stored: bytes, password: bytes) -> bool:
     kind = {b"argon2id": Type.ID, b"argon2i": Type.I, b"argon2d": Type.D}[stored.split(b"$", 2)[1]]
     try:

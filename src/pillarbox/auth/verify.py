@@ -10,11 +10,13 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 
-from pillarbox.auth import hashes
+from pillarbox.auth import checkers, hashes
+from pillarbox.auth.checkers import Verdict
 from pillarbox.auth.passwords import Passwords, Record
 from pillarbox.control.table import Settings
 from pillarbox.credentials import Credentials, Digest, Identity, Password
-from pillarbox.users.owner import Owners
+from pillarbox.users import system
+from pillarbox.users.owner import Owner, Owners
 
 _LONGEST_LOGIN = 1000
 _NO_SECRET = b"\0"  # stands in for the secret of nobody; a NUL is in no password
@@ -26,30 +28,38 @@ class Login:
     a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
     is in the file `passwd` there, for somebody with the owner's rights to read. `sendas`: further senders (addresses,
     @domains) granted to the account; its extensions have none. `local`: the name by which Owners.for_login finds the
-    owner, extension left out."""
+    owner, extension left out. `system`: the owner is a system user, whose password control/checkers knows."""
 
     address: bytes
     extension: bytes
     home: bytes
     sendas: tuple[bytes, ...] = ()
     local: bytes = b""
+    system: bool = False
 
 
 class Accounts:
-    """The accounts of one home, as users/passwords and users/cdb are just now. Methods block on files."""
+    """The accounts of one home, as users/passwords and users/cdb are just now, and the system users where
+    control/checkers lets them log in. Methods block on files and the password database."""
 
     def __init__(self, home: Path, settings: Settings) -> None:
         self._passwords = Passwords(home / "users" / "passwords")
         self._owners = Owners(home)
         self._me = settings.me.lower()
         self._sendas = settings.sendas
+        self._checkers = settings.checkers
+        self._local_domains = sorted(settings.locals, key=lambda domain: (domain != self._me, domain))
 
     def find(self, name: bytes) -> Login | None:
         """The mailbox of a login name, in any case: joe@example.org, or joe where that is unique over all domains or
         the domain is control/me, each with an extension: joe-lists. The first existing account of joe-a-b, joe-a,
-        joe is final. Raises Failure (4.3.0)."""
+        joe is final. A system user comes before the short form of an account. Raises Failure (4.3.0)."""
         if len(name) > _LONGEST_LOGIN or b"\0" in name:
             return None
+        system_name = self.system_name(name)
+        found = self._system(system_name) if system_name else None
+        if found is not None:
+            return found
         local, at, domain = name.rpartition(b"@")
         if not at:
             local = name
@@ -63,9 +73,41 @@ class Accounts:
             end = local.rfind(b"-", 0, end)
         return None
 
+    def system_name(self, name: bytes) -> bytes:
+        """What a system user of this login name would be called: joe, or joe of joe@example.org where that domain is in
+        control/locals. b"" where no system user is meant, or none may log in."""
+        local, at, domain = name.rpartition(b"@")
+        if not self._checkers or b"\0" in name or (at and domain.lower() not in self._local_domains):
+            return b""
+        return local if at else name
+
+    def check(self, name: bytes, login: Login | None, credentials: Credentials, today: int) -> Verdict:
+        """Ask control/checkers about a name that `system_name` made. `login` is what `find` said: where it is not a
+        system user's own mailbox they are asked all the same, and the answer is no. `today`: days since 1970. Blocks
+        for long; safe in any thread. Raises checkers.CannotCheck, Failure (4.3.0)."""
+        own = login is not None and login.system and not login.extension
+        owner = self._owners.for_login(name) if own else None
+        return checkers.check(self._checkers, owner.user if owner else name, owner, credentials, today)
+
+    def _is_system(self, name: bytes) -> bool:
+        return bool(self._checkers) and self._system(name) is not None
+
+    def _system(self, name: bytes) -> Login | None:
+        owner = self._owners.for_login(name)
+        entry = system.find(owner.user) if owner is not None else None
+        if owner is None or entry is None or entry.uid != owner.uid or not _begins(name, owner):
+            return None  # users/assign may give his name to a mailbox of accounts, which has no system password
+        if owner.dash and (not owner.ext or owner.ext.startswith(b".") or b"/" in owner.ext):
+            return None
+        addresses = [owner.user + b"@" + domain for domain in self._local_domains or (b"",)]
+        granted = [each for key in (owner.user, *addresses) for each in self._sendas.get(key, ())]
+        sendas = () if owner.ext else (*addresses[1:], *granted)
+        return Login(addresses[0], owner.ext, owner.home, sendas, owner.user, system=True)
+
     def record(self, login: Login) -> Record | None:
-        """The account's own record; None for an extension, see `extension_record`. Raises Failure (4.3.0)."""
-        return None if login.extension else self._passwords.get(login.address)
+        """The account's own record; None for an extension, see `extension_record`, and for a system user. Raises
+        Failure (4.3.0)."""
+        return None if login.extension or login.system else self._passwords.get(login.address)
 
     def identity(self, name: bytes, login: Login) -> Identity:
         """Who has proven to be `login`, having called himself `name`."""
@@ -95,9 +137,14 @@ class Accounts:
     def _granted(self, address: bytes, local: bytes) -> tuple[bytes, ...]:
         """What control/sendas grants to an account, under its address or the short name that means it."""
         granted = self._sendas.get(address, ())
-        if local in self._sendas and self._account(local, None) == address:
+        if local in self._sendas and self._account(local, None) == address and not self._is_system(local):
             granted += self._sendas[local]
         return granted
+
+
+def _begins(name: bytes, owner: Owner) -> bool:
+    """Whether the owner is the user whom the name begins with, and the rest his extension."""
+    return name.lower() == (owner.user + owner.dash + owner.ext).lower()
 
 
 def extension_record(login: Login, line: bytes) -> Record | None:

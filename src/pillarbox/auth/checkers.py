@@ -1,0 +1,223 @@
+"""How system users log in: control/checkers, tried in order until one says yes.
+
+`shadow` reads /etc/shadow; anything else is a checkpassword command (the interface of qmail-popup: name, password and
+challenge on descriptor 3, exit status 0 yes, 1 no, all else: cannot say). The program becomes the user and starts what
+it is told to; ours says whom it became, and where.
+
+The rule that must stay true: a checker proves a name, it does not choose a mailbox. Whose mailbox that is says
+users.owner alone, and a checker that became somebody else is not believed. A name that is nobody's is put to every
+checker all the same, so that time tells nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pillarbox.auth import hashes
+from pillarbox.credentials import Credentials, Digest, Password
+from pillarbox.status import Failure, Status
+from pillarbox.users.owner import Owner
+
+SHADOW = b"shadow"
+SHADOW_FILE = Path("/etc/shadow")
+LARGEST_FILE = 16 << 20
+TIME = 20.0
+"""Seconds that a program has."""
+MOST_SAID = 512  # octets on descriptor 3: checkpassword refuses more
+_WRONG = 1  # checkpassword's exit status
+_KILL = 9
+# The program runs with no terminal, no log and no descriptor but 3: what it was asked.
+_ON_3 = 'exec "$@" 3<&0 </dev/null'
+_WHO = "id -u && pwd -P"
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_REPORT = re.compile(rb"([0-9]{1,10})\n(/[^\n]*)\n")
+_REPORT_SIZE = 8192
+_DIGEST_OF = re.compile(rb"[./0-9A-Za-z]+\Z")
+
+
+class CannotCheck(Failure):
+    """No checker said yes, and one of them could not say: temporary. The text is for the log, not for the client."""
+
+    status = Status(4, 7, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`remark` is for the log: why a yes of a program was not taken."""
+
+    right: bool
+    remark: str = ""
+
+
+def check(checkers: Sequence[bytes], name: bytes, owner: Owner | None, credentials: Credentials, today: int) -> Verdict:
+    """Is this the system user `name`? `owner` is whose mailbox that is; None for a name that is nobody's: every checker
+    is asked, and the answer is no. `today`: days since 1970. Blocks, for TIME at most for each program; safe in any
+    thread. Raises CannotCheck."""
+    trouble: CannotCheck | None = None
+    remark = ""
+    for checker in checkers:
+        try:
+            verdict = _ask(checker, name, owner, credentials, today)
+        except CannotCheck as problem:
+            trouble = trouble or problem
+            continue
+        if verdict.right:
+            return verdict
+        remark = remark or verdict.remark
+    if trouble is not None:
+        raise trouble
+    return Verdict(False, remark)
+
+
+def _ask(checker: bytes, name: bytes, owner: Owner | None, credentials: Credentials, today: int) -> Verdict:
+    if checker == SHADOW:
+        known = owner is not None and isinstance(credentials, Password)
+        return Verdict(_shadow(name if known else b"", credentials, today))
+    return _program(checker.split(), name, owner, credentials)
+
+
+# shadow
+
+
+def _shadow(name: bytes, credentials: Credentials, today: int) -> bool:
+    """shadow(5). What is no password costs what a wrong one does: a hash of the kind that others there have."""
+    lines = [line.split(b":") for line in _read_shadow().split(b"\n") if line]
+    stored = next((line[1] for line in lines if line[0] == name and _lives(line, today)), b"") if name else b""
+    password = credentials.password if isinstance(credentials, Password) else b""
+    sane = 0 < len(password) <= hashes.LONGEST_PASSWORD and b"\0" not in password
+    if sane and hashes.usable(stored):
+        return hashes.crypted(stored, password)
+    hashes.crypted(_decoy(lines), b"-")
+    return False
+
+
+def _read_shadow() -> bytes:
+    try:
+        with open(SHADOW_FILE, "rb") as stream:
+            text = stream.read(LARGEST_FILE + 1)
+    except OSError as problem:
+        raise CannotCheck(f"cannot read {SHADOW_FILE}: {problem.strerror}") from None
+    if len(text) > LARGEST_FILE:
+        raise CannotCheck(f"{SHADOW_FILE} is absurdly large")
+    return text
+
+
+def _lives(line: list[bytes], today: int) -> bool:
+    """Neither the account nor its password is over. Fields: name, hash, last change, minimum, maximum, warning,
+    inactive, expiry; days since 1970, empty where there is no such limit."""
+    changed, longest, grace, expiry = (_days(line, at) for at in (2, 4, 6, 7))
+    if expiry is not None and today >= expiry:
+        return False
+    if changed is None or longest is None or grace is None:
+        return True
+    return today <= changed + longest + grace
+
+
+def _days(line: list[bytes], at: int) -> int | None:
+    field = line[at] if at < len(line) else b""
+    return int(field) if field.isdigit() and len(field) < 9 else None
+
+
+def _decoy(lines: list[list[bytes]]) -> bytes:
+    """Somebody's salt and cost, with a result that no password has."""
+    stored = next((line[1] for line in lines if len(line) > 1 and hashes.usable(line[1])), b"")
+    head, dollar, digest = stored.rpartition(b"$")
+    return head + dollar + _DIGEST_OF.sub(lambda found: b"." * len(found[0]), digest)
+
+
+# programs
+
+
+def _program(words: Sequence[bytes], name: bytes, owner: Owner | None, credentials: Credentials) -> Verdict:
+    said = _said(name, credentials)
+    if said is None:
+        return Verdict(False)
+    shown = words[0].decode("utf-8", "backslashreplace")
+    status, report = _run(words, said, shown)
+    if status == _WRONG:
+        return Verdict(False)
+    if status != 0:
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise CannotCheck(f"{shown} ended with {how}")
+    if owner is None:
+        return Verdict(False, f"{shown} knows a name that no system user has")
+    became = _REPORT.fullmatch(report)
+    if became is None or not _is(owner, int(became[1]), became[2]):
+        return Verdict(False, f"{shown} became another user than the owner of the mailbox, or in another home")
+    return Verdict(True)
+
+
+def _said(name: bytes, credentials: Credentials) -> bytes | None:
+    """What stands on descriptor 3; None for what no checker can be asked. A NUL would let the client write fields."""
+    match credentials:
+        case Password(_, password):
+            fields = (name, password, b"")
+        case Digest(b"CRAM-MD5", _, challenge, response):
+            fields = (name, challenge, response)  # the order of qmail-smtpd-auth 0.31
+        case Digest(_, _, challenge, response):
+            fields = (name, response, challenge)  # qmail-popup's APOP
+    if not fields[1] or any(b"\0" in field for field in fields):
+        return None
+    said = b"".join(field + b"\0" for field in fields)
+    return said if len(said) <= MOST_SAID else None
+
+
+def _is(owner: Owner, uid: int, directory: bytes) -> bool:
+    """Whether a program that says yes became the owner, in his home; one that becomes nobody (cmd5checkpw) is still who
+    we are, where it was started."""
+    if uid == os.geteuid() and directory == b"/":
+        return True
+    try:
+        return uid == owner.uid and os.path.samefile(directory, owner.home)
+    except OSError:
+        return False
+
+
+def _run(words: Sequence[bytes], said: bytes, shown: str) -> tuple[int, bytes]:
+    """(exit status, or the negative number of the signal that ended it; what was said of whom it became)."""
+    command: list[bytes | str] = ["/bin/sh", "-c", _ON_3, "sh", *words, "/bin/sh", "-c", _WHO]
+    with _report() as report:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=report,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+            )
+        except OSError as problem:
+            raise CannotCheck(f"cannot start {shown}: {problem.strerror}") from None
+        status = _ended(process, said, shown)
+        return status, os.pread(report.fileno(), _REPORT_SIZE, 0).rstrip(b"\0")
+
+
+def _report() -> BinaryIO:
+    """A file in memory that nobody can make larger: what writes there may be anybody's."""
+    descriptor = os.memfd_create("report", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, _REPORT_SIZE)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return open(descriptor, "r+b", buffering=0)
+
+
+def _ended(process: subprocess.Popen[bytes], said: bytes, shown: str) -> int:
+    """Tell it what it is asked (a pipe holds all of that, so it cannot hold us up), and wait."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(said)
+    try:
+        return process.wait(TIME)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, _KILL)
+        process.wait()
+        raise CannotCheck(f"{shown} took more than {TIME:g} seconds") from None
