@@ -28,7 +28,7 @@ ME = "mx.example.org"
 DOMAIN = "example.org"
 SECRET = "Tr0ub4dor &3"
 SERVICES = ("smtp", "submission", "submissions", "pop3", "pop3s")
-ROLES = ("queue", "spawn", "users", "auth", "smtpd", "pop3d")
+ROLES = ("queue", "spawn", "remote", "users", "auth", "smtpd", "pop3d")
 PATIENCE = 30.0  # seconds until a test gives up on what should take a moment
 GLANCE = 0.01  # seconds between looks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillarbox.admission import BAD_SENDER, NO_RELAYING, NOT_LISTED, NOT_YOURS, TOO_BIG, Admission
+from pillarbox.admission import BAD_SENDER, NOT_LISTED, NOT_YOURS, TOO_BIG, Admission
 from pillarbox.control.table import Settings
 from pillarbox.credentials import Identity
 from pillarbox.status import Refusal
@@ -105,16 +105,31 @@ def test_mail_is_taken_for_rcpthosts_alone(address: bytes, refused: Refusal | No
     assert Admission(HOSTS).recipient(address) == refused
 
 
-def test_no_rcpthosts_lists_every_host_but_relays_for_none() -> None:
+def test_no_rcpthosts_takes_mail_for_every_host() -> None:
     admission = Admission(Settings(me=b"localhost"))
     assert admission.recipient(b"joe@localhost") is None
-    assert admission.recipient(b"joe@elsewhere.example") == NO_RELAYING
+    assert admission.recipient(b"joe@elsewhere.example") is None
 
 
-def test_a_listed_host_that_is_not_local_is_not_relayed_to() -> None:
+def test_strangers_reach_a_listed_host_that_is_not_local_and_who_logged_in_reaches_every_host() -> None:
     admission = Admission(Settings(me=b"localhost", rcpthosts=frozenset({b"backup.example"})))
-    assert admission.recipient(b"joe@backup.example") == NO_RELAYING
-    assert admission.recipient(b"joe@elsewhere.example", JOE) == NO_RELAYING
+    assert admission.recipient(b"joe@backup.example") is None
+    assert admission.recipient(b"joe@elsewhere.example") == NOT_LISTED
+    assert admission.recipient(b"joe@elsewhere.example", JOE) is None
+
+
+def test_no_rewriting_brings_a_stranger_to_a_host_that_is_not_listed() -> None:
+    hosts = frozenset({b"here.example", b"backup.example"})
+    admission = Admission(
+        Settings(
+            me=b"here.example", rcpthosts=hosts, percenthack=frozenset({b"here.example"}), envnoathost=b"far.example"
+        )
+    )
+    assert admission.recipient(b"joe%elsewhere.example@here.example") == NOT_LISTED
+    assert admission.recipient(b"joe") == NOT_LISTED
+    assert admission.recipient(b"joe%backup.example@here.example") is None
+    assert admission.recipient(b"joe%here.example@here.example") is None
+    assert admission.recipient(b"joe%elsewhere.example@here.example", JOE) is None
 
 
 def test_who_logged_in_reaches_local_hosts_that_rcpthosts_does_not_list() -> None:

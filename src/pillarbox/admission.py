@@ -1,7 +1,8 @@
 """May this sender send, may this recipient receive? Pure policy of badmailfrom, databytes, rcpthosts and sendas.
 
-The rule that must stay true: nothing is taken for another host. Whether a local recipient exists is asked afterwards
-(CheckRecipient), except for postmaster, who always does.
+The rule that must stay true: from strangers nothing is taken for a host that rcpthosts does not list; only who logged
+in sends anywhere. Whether a local recipient exists is asked afterwards (CheckRecipient), except for postmaster, who
+always does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ BAD_SENDER = Refusal(Status(5, 7, 1), "sorry, your envelope sender is in my badm
 TOO_BIG = Refusal(Status(5, 3, 4), "sorry, that message size exceeds my databytes limit")
 NOT_YOURS = Refusal(Status(5, 7, 1), "sorry, you may not send as that address")
 NOT_LISTED = Refusal(Status(5, 7, 1), "sorry, that domain isn't in my list of allowed rcpthosts")
-NO_RELAYING = Refusal(Status(5, 7, 1), "sorry, I don't relay mail to other hosts")
 TOO_MANY_RECIPIENTS = Refusal(Status(4, 5, 3), "too many recipients, send the rest in another message")
 LOOPING = Refusal(Status(5, 4, 6), "too many hops, this message is looping")
 
@@ -51,12 +51,12 @@ class Admission:
         return None
 
     def recipient(self, address: bytes, identity: Identity | None = None) -> Refusal | None:
-        """Is mail to this address (raw, unquoted) this server's business? May raise Failure from morercpthosts."""
+        """Is mail to this address (raw, unquoted) taken from this sender? May raise Failure from morercpthosts."""
         if self.always(address):
             return None
-        if identity is None and not self._listed(address):
+        if identity is None and not self._open_to_strangers(address):
             return NOT_LISTED
-        return None if isinstance(self._routing.route(address), Local) else NO_RELAYING
+        return None
 
     def always(self, address: bytes) -> bool:
         """RFC 5321 section 4.5.1: postmaster, bare or at a domain that is served here, is taken without more ado."""
@@ -70,6 +70,13 @@ class Admission:
         if sender in self._bad or (at >= 0 and sender[at:] in self._bad):
             return True
         return at >= 0 and any(suffix in self._bad for suffix in _suffixes(sender[at + 1 :]))
+
+    def _open_to_strangers(self, address: bytes) -> bool:
+        """Both the host that was named and the one that envnoathost or percenthack make of it must be listed."""
+        if not self._listed(address):
+            return False
+        route = self._routing.route(address)
+        return isinstance(route, Local) or route.address == address or self._listed(route.address)
 
     def _listed(self, address: bytes) -> bool:
         """rcpthosts(5): no file lists everything, and so does no @."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from pillarbox.control.reading import shown
 from pillarbox.routing import keys
@@ -25,14 +25,15 @@ class BadRoute(Failure):
     status = Status(4, 3, 5)
 
 
-class Hop(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Hop:
     """A relay: a host name (looked up without MX) or an IP address without brackets, in lower case. `user` and
     `password` are empty when the line has none."""
 
     relay: bytes
     port: int = SMTP_PORT
     user: bytes = b""
-    password: bytes = b""
+    password: bytes = field(default=b"", repr=False)
 
 
 _RELAY = re.compile(rb"(?:\[(?:ipv6:)?([0-9a-f:.]+)\]|([^\x00-\x20\x7f@:\[\]/#]+))(?::([0-9]{1,5}))?\Z")

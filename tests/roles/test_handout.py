@@ -18,7 +18,7 @@ from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles.handout import Handout
 from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log
-from pillarbox.roles.verbs import Verb
+from pillarbox.roles.verbs import DOWN, Verb
 from pillarbox.status import Refusal, Status
 from tests.queue.drafts import BIRTH, accept, draft, spooled
 
@@ -34,6 +34,15 @@ def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
 def links() -> Iterator[tuple[Link, Link]]:
     one, other = socket.socketpair()
     pair = Link.between("queue", "owner", one), Link.between("owner", "queue", other)
+    yield pair
+    for link in pair:
+        link.close()
+
+
+@pytest.fixture
+def remotes() -> Iterator[tuple[Link, Link]]:
+    one, other = socket.socketpair()
+    pair = Link.between("queue", "remote", one), Link.between("remote", "queue", other)
     yield pair
     for link in pair:
         link.close()
@@ -99,21 +108,104 @@ def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
     assert engine.show(number) is None
 
 
-def test_a_domain_that_went_away_since_a_message_was_scheduled_defers_it_and_leaks_nothing(
-    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+def test_a_domain_that_went_away_since_a_message_was_scheduled_is_another_hosts_now(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:
     handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
-    number = committed(engine, handout, spooled(engine, 2))
+    committed(engine, handout, spooled(engine, 2))
     handout.configure(settings(tmp_path, ""))
     before = len(os.listdir("/proc/self/fd"))
     handout.start(BIRTH)
     assert len(os.listdir("/proc/self/fd")) == before
     assert heard(links) == [] and not handout.busy
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    (frame,) = heard(remotes)
+    assert frame.verb is Verb.RELAY and frame.fields[10:] == [b"recipient2@host0.example"]
+    os.close(frame.descriptors[0])
+
+
+def test_a_domain_that_became_ours_since_a_message_was_scheduled_is_delivered_here(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, ""), silent, Here(links))
+    committed(engine, handout, draft(1))
+    handout.configure(settings(tmp_path, "host0.example:a\n"))
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    assert heard(remotes) == []
+    (frame,) = heard(links)
+    assert frame.verb is Verb.DELIVER and frame.fields[9] == b"a-recipient1"
+
+
+def test_recipients_of_one_domain_go_to_the_remote_role_in_one_frame_with_their_route(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    given = draft(1)
+    recipients = (b"a@far.example", b"b@near.example", b"C@FAR.example")
+    given = given._replace(envelope=Envelope(given.envelope.sender, recipients))
+    routed = replace(settings(tmp_path, ""), smtproutes={b"far.example": b"relay.example:26 joe se cret"})
+    handout = Handout(engine, routed, silent, Here(links))
+    number = committed(engine, handout, given)
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    far, near = sorted(heard(remotes), key=lambda frame: frame.fields[3])
+    facts = [b"%d" % number, b"%d" % given.size, given.envelope.sender]
+    assert given.body is not None
+    assert far.fields[:9] == [*facts, b"far.example", b"relay.example", b"26", b"joe", b"se cret", bytes(given.body)]
+    assert far.fields[10::2] == [b"a@far.example", b"C@FAR.example"]
+    assert near.fields[:9] == [*facts, b"near.example", b"", b"25", b"", b"", bytes(given.body)]
+    for frame in (far, near):
+        for tag in map(int, frame.fields[9::2]):
+            handout.heard(remotes[0], Frame(Verb.OUTCOME, tag, [b"K", b"2.0.0", b"taken\n"], []), BIRTH)
+    engine.commit((), handout.schedule.marks())
+    assert engine.show(number) is None
+
+
+def test_a_route_without_a_relay_defers_and_says_where_the_slip_is(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, replace(settings(tmp_path, ""), smtproutes={b"": b" joe secret"}), silent, Here(links))
+    number = committed(engine, handout, draft(1))
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    assert heard(remotes) == [] and not handout.busy
     engine.commit((), handout.schedule.marks())
     entry = engine.show(number)
     assert entry is not None
     (recipient,) = entry[1]
-    assert recipient.state is State.WAITING and b"does not relay" in recipient.reason
+    assert recipient.state is State.WAITING and b"control/smtproutes" in recipient.reason
+    assert b"secret" not in recipient.reason
+
+
+def test_no_role_may_tell_of_a_delivery_that_is_another_ones(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    committed(engine, handout, draft(1))
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    (frame,) = heard(links)
+    outcome = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"taken\n"], [])
+    with pytest.raises(LinkLost):
+        handout.heard(remotes[0], outcome, BIRTH)
+    assert handout.busy
+    handout.remote_lost(remotes[0], BIRTH)
+    assert handout.busy
+
+
+def test_a_destination_that_the_remote_role_calls_down_is_left_alone(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, ""), silent, Here(links))
+    for number in range(1, 5):
+        committed(engine, handout, draft(number))
+        handout.remote = remotes[0]
+        handout.start(BIRTH)
+        for frame in heard(remotes):
+            fields = [b"Z", b"4.4.1", b"no connection\n", DOWN]
+            handout.heard(remotes[0], Frame(Verb.OUTCOME, int(frame.fields[9]), fields, []), BIRTH)
+    assert number == 4 and handout._number == 3
 
 
 def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(

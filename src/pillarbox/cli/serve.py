@@ -22,7 +22,7 @@ from pillarbox.cli.unusable import refuse_unusable
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import SECRET, Complaint, Listener, Settings, read
 from pillarbox.net import listening
-from pillarbox.roles import auth, pop3d, queue, smtpd, spawn
+from pillarbox.roles import auth, pop3d, queue, remote, smtpd, spawn
 from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import House
@@ -96,6 +96,7 @@ def _roles() -> list[tuple[str, Run, int]]:
     return [
         ("queue", queue.run, 1),
         ("spawn", spawn.run, 1),
+        ("remote", remote.run, 1),
         ("users", users_role.run, 1),
         ("auth", auth.run, 1),
         ("smtpd", smtpd.run, smtpds),

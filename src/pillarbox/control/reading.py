@@ -199,6 +199,27 @@ def mapping(text: bytes, accepts: Accepts, *, secret: bool = False) -> Reading:
     return Reading(pairs, _one(odd))
 
 
+def servers(text: bytes) -> Reading:
+    """control/resolvers: lines ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets; as pairs."""
+    found = []
+    for at, entry in lines(text):
+        parts = _SERVER.fullmatch(entry.decode("latin-1"))
+        try:
+            address = str(ipaddress.ip_address(parts[1] or parts[2] or parts[3])) if parts else ""
+        except ValueError:
+            address = ""
+        port = int(parts[4] or 53) if parts else 0
+        if not address or not 0 < port < 65536:
+            return Reading(None, Fault(at, f"not ADDRESS or ADDRESS:PORT: {shown(entry)}"))
+        found.append((address, port))
+    return Reading(tuple(found))
+
+
+_SERVER = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)|([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*))(?::([0-9]{1,5}))?"
+)
+
+
 def grants(text: bytes) -> Reading:
     """control/sendas: lines LOGIN:ADDRESS or LOGIN:@DOMAIN, several for one login. Everything in lower case."""
     pairs: dict[bytes, tuple[bytes, ...]] = {}

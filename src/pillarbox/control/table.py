@@ -170,7 +170,7 @@ class Settings:
         _ME,
     )
     smtproutes: Mapping[bytes, bytes] = _map(
-        "remote", "HOST:RELAY[:PORT] [USER PASSWORD]", lambda key: not key or reading.is_host_or_suffix(key),
+        "queue", "HOST:RELAY[:PORT] [USER PASSWORD]", lambda key: not key or reading.is_host_or_suffix(key),
         "lines HOST:RELAY", secret=True,
     )  # fmt: skip
     timeoutconnect: int = _number("remote", "seconds to wait for a connection", 60, least=1, most=_SECONDS)
@@ -216,6 +216,10 @@ class Settings:
     cleartextroutes: frozenset[bytes] = _list(
         "remote", "relays that get passwords without TLS", reading.is_word, "one relay a line", ours=True,
         default=frozenset(),
+    )  # fmt: skip
+    resolvers: tuple[tuple[str, int], ...] = _ours(
+        "list", "remote", "ADDRESS[:PORT] of name servers to ask instead of /etc/resolv.conf's", reading.servers,
+        "lines ADDRESS or ADDRESS:PORT, [ADDRESS]:PORT for IPv6", (),
     )  # fmt: skip
     bounceformat: str = _choice("queue", "form of bounces", ("report", "qsbmf"))
     bouncesize: int = _number("queue", "most octets of the message in a bounce; 0: all", 0, ours=True)

@@ -25,14 +25,18 @@ class KeyEncrypted(ssl.SSLError):
 
 
 class Tls:
-    """The server's side of one TLS connection."""
+    """One side of one TLS connection: the server's, or with `server_name` the client's. That is the name it asks for
+    (SNI), and wants to see in the certificate where the context verifies; "" asks for none. A client begins with
+    `receive(b"")`."""
 
     __slots__ = ("_incoming", "_object", "_outgoing", "established")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name or None
+        )
         self.established = False
 
     def receive(self, octets: bytes) -> bytes:
@@ -46,7 +50,7 @@ class Tls:
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLError as problem:
-            raise TlsFailed(problem.reason or str(problem)) from None
+            raise TlsFailed(_reason(problem)) from None
 
     def _read(self) -> bytes:
         plain = []
@@ -79,6 +83,27 @@ class Tls:
         """Version and cipher, as b"TLSv1.3 TLS_AES_256_GCM_SHA384"; empty before the handshake's end."""
         cipher = self._object.cipher()
         return f"{self._object.version()} {cipher[0]}".encode() if cipher and self.established else b""
+
+
+def _reason(problem: ssl.SSLError) -> str:
+    said = getattr(problem, "verify_message", "")  # ssl.SSLCertVerificationError's
+    return f"{problem.reason}: {said}" if said else problem.reason or str(problem)
+
+
+def opportunistic() -> ssl.SSLContext:
+    """A client's context that believes any server, and takes old ciphers: the other choice is no TLS at all."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context
+
+
+def verifying() -> ssl.SSLContext:
+    """A client's context that believes the system's authorities alone. Raises ssl.SSLError, OSError."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _context(certificate: int) -> ssl.SSLContext:

@@ -18,7 +18,8 @@ from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
-from pillarbox.roles.verbs import Verb
+from pillarbox.roles.verbs import DOWN, Verb
+from pillarbox.routes import BadRoute, Hop, Routes
 from pillarbox.routing import Local, Routing
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
@@ -27,13 +28,13 @@ OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; t
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
 INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
 RECIPIENTS_AT_ONCE = 500  # in a frame: with the longest addresses they fit in beside the body
+RELAYED_AT_ONCE = 100  # recipients in one transaction: every host must take so many (RFC 5321 section 4.5.3.1.8)
 BATCH = 64  # deliveries that one slot of control/concurrencylocal stands for
 CLAIMS_IN_A_ROUND = 10
 
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
 _LOST = b"The delivery was broken off. (#4.3.0)\n"
-_NO_RELAY = Outcome.later(b"This server does not relay mail yet. (#4.4.1)\n", Status(4, 4, 1))
 
 
 class Owners(Protocol):
@@ -52,11 +53,12 @@ class _Fresh(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """A delivery under way at an owner role."""
+    """A delivery under way at an owner role, or on the "remote" channel."""
 
     link: Link
     message: int
     number: int
+    channel: str = "local"
 
 
 def schedule(settings: Settings) -> Schedule:
@@ -67,7 +69,8 @@ def schedule(settings: Settings) -> Schedule:
 def limits(settings: Settings) -> tuple[Limits, Limits, int]:
     """Of the local and the remote channel, and the lifetime."""
     local, remote = settings.concurrencylocal * BATCH, settings.concurrencyremote
-    return Limits(local, local), Limits(remote, remote), settings.queuelifetime
+    one = remote - remote // 4  # of the remote channel a slow host leaves a quarter to others
+    return Limits(local, local), Limits(remote, one, RELAYED_AT_ONCE), settings.queuelifetime
 
 
 class Handout:
@@ -80,6 +83,8 @@ class Handout:
         self._octets = 0
         self._unplaced: dict[bytes, list[Start]] = {}  # by local part: whose it is has been asked
         self._held_up: dict[Link, deque[Start]] = {}  # that owner role has much to read already
+        self.remote: Link | None = None
+        self._relays: deque[Start] = deque()  # for the remote role, which is away or has much to read already
         self._running: dict[int, _Running] = {}
         self._number = 0
         self.configure(settings)
@@ -87,6 +92,7 @@ class Handout:
     def configure(self, settings: Settings) -> None:
         """Take new settings."""
         self._routing = Routing(settings)
+        self._routes = Routes(settings.smtproutes)
         self._limits = limits(settings)
         self.schedule.configure(*self._limits)
 
@@ -171,17 +177,19 @@ class Handout:
             self.schedule.claimed(claim, self._engine.claim(claim.after, claim.limit), self.destination)
 
     def start(self, now: float) -> None:
-        """Hand out what may start, as fast as each owner role reads."""
+        """Hand out what may start, as fast as the owner roles and the remote role read."""
         for owner in list(self._held_up):
             self._go_on(owner, now)
         for start in self.schedule.start(now):
             self._place(start, now)
+        while self.remote is not None and self._relays and self.remote.backlog < ON_THE_WAY:
+            self._relay(self.remote, self._relays.popleft(), now)
 
     def _place(self, start: Start, now: float) -> None:
-        """To the owner role of its destination, or to wait for that."""
+        """To the owner role of its destination, or to wait for that or for the remote role."""
         channel, local = start.destination
         if channel is Channel.REMOTE:
-            self._fail(start, _NO_RELAY, now)
+            self._relays.append(start)
             return
         owner = self._owners.find(local, now)
         if owner is None:
@@ -220,52 +228,101 @@ class Handout:
             del self._held_up[owner]
 
     def _hand_out(self, owner: Link, start: Start, now: float) -> None:
-        try:
-            fresh = self._find(start.message)
-            if fresh is None:
-                self._fail(start, Outcome.never(b"The message is gone. (#5.3.0)\n"), now)
-                return
-            descriptors = self._descriptors(fresh)
-        except BodyGone as failure:
-            self._fail(start, Outcome.never(failure.text.encode("ascii", "replace") + b"\n"), now)
+        fresh = self._found(start, now)
+        if fresh is None:
             return
-        except Failure as failure:
-            self._fail(start, Outcome.later(failure.text.encode("ascii", "replace") + b"\n"), now)
+        local: list[tuple[int, Local]] = []
+        for number in start.numbers:
+            # Asked anew: the settings may have changed since it was scheduled.
+            route = self._routing.route(fresh.addresses[number])
+            if isinstance(route, Local):
+                local.append((number, route))
+            else:
+                self._place(_elsewhere(start, number, Channel.REMOTE, route.domain), now)
+        descriptors = self._descriptors(fresh, start, now) if local else None
+        if descriptors is None:
             return
         message = fresh.message
         fields = [
             b"%d" % message.id, message.incarnation, b"%d" % message.born, b"1" if start.again else b"0",
             b"%d" % message.size, message.sender, b"" if descriptors else fresh.body or b"",
         ]  # fmt: skip
-        facts = len(fields)
+        for number, route in local:
+            delivery = self._delivery(_Running(owner, message.id, number), route.local + b"@" + route.domain)
+            fields += b"%d" % delivery, b"%d" % number, route.local, route.domain
+        owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
+
+    def _relay(self, remote: Link, start: Start, now: float) -> None:
+        """To the remote role: each domain's recipients together."""
+        fresh = self._found(start, now)
+        if fresh is None:
+            return
+        domains: dict[bytes, list[tuple[int, bytes]]] = {}
         for number in start.numbers:
-            # Asked anew: the settings may have changed since it was scheduled.
             route = self._routing.route(fresh.addresses[number])
             if isinstance(route, Local):
-                fields += self._delivery(owner, message.id, number, route)
+                self._place(_elsewhere(start, number, Channel.LOCAL, route.local.lower()), now)
             else:
-                self._note(self._next_number(), message.id, number, _NO_RELAY, now)
-        if len(fields) > facts:
-            owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
-        else:
-            for descriptor in descriptors:
-                os.close(descriptor)
+                domains.setdefault(route.domain, []).append((number, route.address))
+        for domain, recipients in domains.items():
+            for first in range(0, len(recipients), RELAYED_AT_ONCE):
+                some = recipients[first : first + RELAYED_AT_ONCE]
+                these = start._replace(numbers=tuple([number for number, _address in some]))
+                self._relay_to(remote, these, fresh, domain, [address for _number, address in some], now)
 
-    def _descriptors(self, fresh: _Fresh) -> list[int]:
-        """The body's, when it is in a file or too large for a frame."""
-        if fresh.body is None:
-            return [self._engine.open_body(fresh.message)]
-        return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
+    def _relay_to(
+        self, remote: Link, start: Start, fresh: _Fresh, domain: bytes, addresses: list[bytes], now: float
+    ) -> None:
+        """One transaction: `addresses` are those of the start's numbers, all in `domain`."""
+        try:
+            hop = self._routes.find(domain) or Hop(b"")
+        except BadRoute as failure:
+            self._fail(start, _later(failure), now)
+            return
+        descriptors = self._descriptors(fresh, start, now)
+        if descriptors is None:
+            return
+        message = fresh.message
+        fields = [
+            b"%d" % message.id, b"%d" % message.size, message.sender, domain, hop.relay, b"%d" % hop.port, hop.user,
+            hop.password, b"" if descriptors else fresh.body or b"",
+        ]  # fmt: skip
+        for number, address in zip(start.numbers, addresses, strict=True):
+            fields += b"%d" % self._delivery(_Running(remote, message.id, number, "remote"), address), address
+        remote.send(Verb.RELAY, 0, *fields, descriptors=descriptors)
 
-    def _delivery(self, owner: Link, message: int, number: int, route: Local) -> tuple[bytes, bytes, bytes, bytes]:
+    def _found(self, start: Start, now: float) -> _Fresh | None:
+        """The message, or None when it cannot be read: its recipients know already."""
+        try:
+            fresh = self._find(start.message)
+        except Failure as failure:
+            self._fail(start, _unreadable(failure), now)
+            return None
+        if fresh is None:
+            self._fail(start, Outcome.never(b"The message is gone. (#5.3.0)\n"), now)
+        return fresh
+
+    def _descriptors(self, fresh: _Fresh, start: Start, now: float) -> list[int] | None:
+        """The body's, when it is in a file or too large for a frame. None when it cannot be had: the start's recipients
+        know already."""
+        try:
+            if fresh.body is None:
+                return [self._engine.open_body(fresh.message)]
+            return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
+        except Failure as failure:
+            self._fail(start, _unreadable(failure), now)
+            return None
+
+    def _delivery(self, running: _Running, recipient: bytes) -> int:
+        """The number of a new delivery; its link is to send it on."""
         delivery = self._next_number()
-        self._running[delivery] = _Running(owner, message, number)
-        recipient = safe(route.local + b"@" + route.domain)
+        self._running[delivery] = running
+        shown = safe(recipient)
         self._log.fact(
-            f"starting delivery {delivery}: msg {message} to local {recipient}",
-            "starting", delivery=delivery, msg=message, channel="local", recipient=recipient,
+            f"starting delivery {delivery}: msg {running.message} to {running.channel} {shown}",
+            "starting", delivery=delivery, msg=running.message, channel=running.channel, recipient=shown,
         )  # fmt: skip
-        return b"%d" % delivery, b"%d" % number, route.local, route.domain
+        return delivery
 
     def _next_number(self) -> int:
         """Of a delivery; it is a tag too."""
@@ -278,45 +335,73 @@ class Handout:
 
     # what became of it
 
-    def heard(self, owner: Link, frame: Frame, now: float) -> None:
-        """An OUTCOME of an owner role. Raises LinkLost when it is nonsense, or about a delivery of another."""
-        letter, status, report = frame.fields
+    def heard(self, link: Link, frame: Frame, now: float) -> None:
+        """An OUTCOME of an owner role or the remote one. Raises LinkLost when it is nonsense, or about a delivery of
+        another."""
+        letter, status, report, *more = frame.fields
         kind, subject, detail = map(int, status.split(b"."))
         running = self._running.get(frame.tag)
-        if running is None or running.link is not owner or letter not in _VERDICTS:
+        if running is None or running.link is not link or letter not in _VERDICTS:
             raise LinkLost("no such delivery")
         del self._running[frame.tag]
         outcome = Outcome(_VERDICTS[letter], report, Status(kind, subject, detail))
-        self._note(frame.tag, running.message, running.number, outcome, now)
+        self._note(frame.tag, running.message, running.number, outcome, now, down=more == [DOWN])
 
-    def _note(self, delivery: int, message: int, number: int, outcome: Outcome, now: float) -> None:
+    def _note(
+        self, delivery: int, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False
+    ) -> None:
         word, report = _WORDS[outcome.verdict], safe(outcome.report)
         self._log.fact(
             f"delivery {delivery}: {word}: {report}",
             "delivery", delivery=delivery, msg=message, outcome=word, report=report,
         )  # fmt: skip
-        self.schedule.outcome(message, number, outcome, now)
+        self.schedule.outcome(message, number, outcome, now, down=down)
 
     def owner_lost(self, owner: Link, now: float) -> None:
-        """That owner role died: nobody will tell how its deliveries went."""
-        for delivery, running in [item for item in self._running.items() if item[1].link is owner]:
+        """That owner role died."""
+        self._deliveries_lost(owner, now)
+        for start in self._held_up.pop(owner, ()):
+            self._place(start, now)
+
+    def remote_lost(self, remote: Link, now: float) -> None:
+        """The remote role at this link died."""
+        if self.remote is remote:
+            self.remote = None
+        self._deliveries_lost(remote, now)
+
+    def _deliveries_lost(self, link: Link, now: float) -> None:
+        """Nobody will tell how they went."""
+        for delivery, running in [item for item in self._running.items() if item[1].link is link]:
             del self._running[delivery]
             self._log.fact(
                 f"delivery {delivery}: deferral: {safe(_LOST)}",
                 "delivery", delivery=delivery, msg=running.message, outcome="deferral", report=safe(_LOST),
             )  # fmt: skip
             self.schedule.lost(running.message, running.number, _LOST, now)
-        for start in self._held_up.pop(owner, ()):
-            self._place(start, now)
 
     def status(self) -> None:
         """qmail-send's status line."""
         local, remote, _lifetime = self._limits
-        running = len(self._running)
+        here = sum(running.channel == "local" for running in self._running.values())
+        away = len(self._running) - here
         self._log.fact(
-            f"status: local {running}/{local.total} remote 0/{remote.total}",
-            "status", local=running, local_limit=local.total, remote=0, remote_limit=remote.total,
+            f"status: local {here}/{local.total} remote {away}/{remote.total}",
+            "status", local=here, local_limit=local.total, remote=away, remote_limit=remote.total,
         )  # fmt: skip
+
+
+def _elsewhere(start: Start, number: int, channel: Channel, name: bytes) -> Start:
+    """One recipient of a start that the settings send to the other channel now."""
+    return start._replace(destination=Destination(channel, name), numbers=(number,))
+
+
+def _later(failure: Failure) -> Outcome:
+    return Outcome.later(failure.text.encode("ascii", "replace") + b"\n", failure.status)
+
+
+def _unreadable(failure: Failure) -> Outcome:
+    """A body that is gone does not come back."""
+    return Outcome.never(_later(failure).report) if isinstance(failure, BodyGone) else _later(failure)
 
 
 def _octets(fresh: _Fresh) -> int:

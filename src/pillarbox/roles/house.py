@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, reread
+from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, read, reread
 from pillarbox.roles import certificates
 from pillarbox.roles.process import Ids
+from pillarbox.status import Failure
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")
 POP3_SERVICES = ("pop3", "pop3s")
 ACCOUNT_FILES = ("rcpthosts", "virtualdomains")  # the control files that `pillarbox account` writes
 _SPEAKS = {"smtpd": SMTP_SERVICES, "pop3d": POP3_SERVICES}
+
+
+class Unreadable(Failure):
+    """A control file that a role needs is there and cannot be read."""
 
 
 @dataclass(slots=True)
@@ -55,6 +60,16 @@ class House:
         closed = frozenset() if self.role == "queue" else SECRET
         self.settings, complaints = reread(self.home / "control", self.settings, closed=closed)
         return [str(complaint) for complaint in complaints]
+
+    def read_secrets(self) -> list[str]:
+        """The control files that the queue alone reads, which whoever forked it did not. Returns what is odd there as
+        lines. Raises Unreadable: not to know the routes is to send mail another way than the postmaster said."""
+        fresh, complaints = read(self.home / "control")
+        for complaint in complaints:
+            if complaint.file in SECRET and complaint.fatal:
+                raise Unreadable(str(complaint))
+        self.settings = replace(self.settings, **{name: getattr(fresh, name) for name in SECRET})
+        return [str(complaint) for complaint in complaints if complaint.file in SECRET]
 
     def account_marks(self) -> tuple[tuple[str, int, int, int], ...]:
         """Changes when a domain comes or goes with its accounts. Raises OSError."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pillarbox.control.table import SECRET
 from pillarbox.queue.engine import Engine, QueueBroken, QueueFull
 from pillarbox.queue.inquiry import answer
 from pillarbox.queue.sqlite import SqliteEngine
@@ -33,6 +34,7 @@ FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk; meanwhil
 OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
 OPEN_PAUSE_LIMIT = 30.0
 CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
+_SECRET_FILES = tuple(f"control/{name}:" for name in SECRET)
 _INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT})
 
 
@@ -51,6 +53,8 @@ class Queue:
 
     def run(self) -> None:
         """To the role's end: told to drain, or the database broke (QueueBroken)."""
+        for line in self._house.read_secrets():
+            self._log.say(f"warning: {line}", "warning", why=line)
         engine = self._opened()
         self._engine = engine
         self._handout = Handout(engine, self._house.settings, self._log, self._owners)
@@ -60,6 +64,7 @@ class Queue:
         self._injection = Injection(self._rounds, self._house.injection, self._intake, known)
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
         self._say_accepting(None)
+        self._find_remote(time.time())
         for link, frame in self._asks:
             self._asked(link, frame, time.time())
         self._rounds.ready()
@@ -129,7 +134,7 @@ class Queue:
         sweep = self._owners.next_sweep
         if sweep is not None:
             times.append(sweep)
-        if not self._marked and not self._handout.held_up:
+        if not self._marked:
             due = self._handout.schedule.next_due(now)
             if due is not None and not self._rounds.draining:
                 times.append(max(due, self._full_until))
@@ -143,15 +148,19 @@ class Queue:
                 self._injection.heard(link)
             self._intake.hear(link, frame, int(now))
         elif frame.verb is Verb.OUTCOME:
-            self._outcome(link, frame, now)
+            self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.ASK:
             self._asked(link, frame, now)
         elif peer == "spawn":
             self._owned(link, frame, now)
         elif frame.verb is Verb.LINK and frame.fields[0] == b"spawn":
             self._owners.spawn_came()
+        elif frame.verb is Verb.LINK and frame.fields[0] == b"remote":
+            self._find_remote(now)
         elif frame.verb is Verb.RELOAD:
-            self._house.reread()
+            for line in self._house.reread():
+                if line.startswith(_SECRET_FILES):  # of all others the supervisor tells
+                    self._log.say(f"warning: {line}", "warning", why=line)
             self._owners.forget()
             self._log.as_json = self._house.settings.logformat == "json"
             self._handout.configure(self._house.settings)
@@ -168,6 +177,14 @@ class Queue:
             self._handout.placed(*answer, now)
             self._note_marks(now)
 
+    def _find_remote(self, now: float) -> None:
+        """Use the newest remote role. An older one has died, if we may not have heard it yet: we were busy then."""
+        links = self._rounds.links("remote")
+        for dead in links[:-1]:
+            self._rounds.cut(dead)
+            self._lost("remote", dead, now)
+        self._handout.remote = links[-1] if links else None
+
     def _say_accepting(self, refusal: Refusal | None) -> None:
         """Tell every smtpd whether drafts are taken, so that a client hears it before it sends its message."""
         fields = () if refusal is None else (str(refusal.status).encode(), refusal.text.encode())
@@ -182,13 +199,16 @@ class Queue:
             self._owners.lost(link)
             self._handout.owner_lost(link, now)
             self._note_marks(now)
+        elif peer == "remote":
+            self._handout.remote_lost(link, now)
+            self._note_marks(now)
 
-    def _outcome(self, link: Link, frame: Frame, now: float) -> None:
+    def _outcome(self, peer: str, link: Link, frame: Frame, now: float) -> None:
         try:
             self._handout.heard(link, frame, now)
         except (LinkLost, ValueError):
             self._rounds.cut(link)
-            self._lost("owner", link, now)
+            self._lost(peer, link, now)
             return
         self._note_marks(now)
 

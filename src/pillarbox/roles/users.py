@@ -24,7 +24,6 @@ from pillarbox.users.owner import Owners
 
 NO_MAILBOX = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 NOT_OURS = Refusal(Status(4, 3, 5), "sorry, this server cannot deliver as that user")
-NOT_LOCAL = Refusal(Status(5, 7, 1), "sorry, that domain isn't in my list of allowed rcpthosts")
 SILENT = Refusal(Status(4, 3, 0), "cannot look up that recipient now, try again later")
 OWNER_TIME = 10.0  # seconds that an owner role has to answer
 ASKED_AT_ONCE = 1000  # questions to owners that are unanswered; more are refused for now
@@ -99,17 +98,18 @@ class Users:
         found = self.verdict(frame.fields[0])
         if isinstance(found, Refusal):
             link.refuse(frame.tag, found)
-        elif self._house.settings.rcptcheck == "owner" and self._good.get(found, 0.0) < time.monotonic():
+        elif found and self._house.settings.rcptcheck == "owner" and self._good.get(found, 0.0) < time.monotonic():
             self._ask_owner(found, link, frame.tag)
         else:
             link.send(Verb.KNOWN, frame.tag)
 
     def verdict(self, address: bytes) -> Refusal | bytes:
-        """The local part that somebody here owns, in lower case, or why `address` is refused."""
+        """The local part that somebody here owns, in lower case, or why `address` is refused. b"" for one of another
+        host: admission has said that mail may go there, and who exists there is not ours to know."""
         try:
             route = self._routing.route(address)
             if not isinstance(route, Local):
-                return NOT_LOCAL
+                return b""
             if self._house.settings.rcptcheck != "off" and not self._owners.known(route.local):
                 return NO_MAILBOX
             owner = self._owners.for_delivery(route.local)

@@ -59,10 +59,13 @@ class Verb(IntEnum):
     EXISTS = 102  # local part: would mail to it find a mailbox?
     # queue to owner, and back
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
-    OUTCOME = 91  # letter, status, report
-    # queue to remote; answered by OUTCOME for each delivery
-    RELAY = 110  # one message and some of its recipients in one domain
+    OUTCOME = 91  # letter, status, report; from remote DOWN behind them when the whole destination failed
+    # queue to remote: one message and some of its recipients in one domain; answered by OUTCOME for each delivery
+    RELAY = 110  # id, size, sender, domain, then relay (empty: its MX), port, user, password (empty: none), then body
+    # (or empty and one descriptor: a file that begins with it), then tag and address of each recipient
 
+
+DOWN = b"down"
 
 _MANY = 1 << 32
 # Fields at least and at most.
@@ -100,9 +103,9 @@ FIELDS: dict[Verb, tuple[int, int]] = {
     Verb.OWNER: (1, 1),
     Verb.OWNED: (1, 1),
     Verb.EXISTS: (1, 1),
-    Verb.RELAY: (0, _MANY),
+    Verb.RELAY: (11, _MANY),
     Verb.DELIVER: (7, _MANY),
-    Verb.OUTCOME: (3, 3),
+    Verb.OUTCOME: (3, 4),
 }
 # Descriptors at most; on any other verb none.
 RIDERS: dict[Verb, int] = {

@@ -136,6 +136,11 @@ class Sender:
         return self._waiting[0] if self._waiting else self._phase
 
     @property
+    def progress(self) -> tuple[Phase, int]:
+        """Changes with every whole reply and every turn: as long as it does, the server is not too slow."""
+        return self.phase, len(self._waiting)
+
+    @property
     def finished(self) -> bool:
         """The connection can be closed, and `attempt` is there. What is still in data_to_send() need not go out."""
         return self.phase is Phase.OVER

@@ -1,0 +1,232 @@
+"""One connection to a mail host over asyncio: octets between a socket and an `smtp.sender.Sender`.
+
+The carrier brings content block by block as fast as the host takes it, shakes hands when the sender wants TLS, and
+gives each phase its time. The rule that must stay true: once the final dot has gone out, nothing but the host's own
+words or the end of the patience decides what became of the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from pillarbox.attempt import Attempt
+from pillarbox.net.tls import Tls, TlsFailed
+from pillarbox.smtp.sender import Phase, Sender
+
+BLOCK = 64 << 10  # octets of content at a time
+TICK = 1.0  # seconds between looks at the deadline
+CLOSING_TIME = 10.0  # seconds that our last words may take to leave
+# RFC 5321 section 4.5.3.2: seconds that a host is given at least, phase by phase. control/timeoutremote may be less,
+# and is what the final dot gets in full: who hangs up there sends the message twice.
+PATIENCE = {
+    Phase.GREETING: 300.0,
+    Phase.HELLO: 300.0,
+    Phase.TLS: 60.0,
+    Phase.AUTH: 300.0,
+    Phase.MAIL: 300.0,
+    Phase.RCPT: 300.0,
+    Phase.DATA: 120.0,
+    Phase.CONTENT: 180.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A message in stored form: its octets, or a descriptor of a file that holds `size` of them (not closed here)."""
+
+    source: bytes | int
+    size: int
+
+    def block(self, start: int) -> bytes:
+        """Some octets from `start` on; b"" at the end. Raises OSError, also when the file is shorter than it was."""
+        if isinstance(self.source, bytes):
+            return self.source[start : start + BLOCK]
+        wanted = min(BLOCK, self.size - start)
+        block = os.pread(self.source, wanted, start)
+        if wanted and not block:
+            raise OSError("the message is shorter than it was")
+        return block
+
+    @property
+    def eight_bit(self) -> bool:
+        """Octets above 127 may be in it."""
+        return not (isinstance(self.source, bytes) and self.source.isascii())
+
+
+class Carrier(asyncio.Protocol):
+    """Drives `sender` to its end. `context` and `name` (for SNI, "" sends none) are for STARTTLS; `patience` is
+    control/timeoutremote in seconds. `done` is called once, as soon as it is known what became of the message."""
+
+    __slots__ = (
+        "_content", "_context", "_deadline", "_done", "_loop", "_name", "_offset", "_patience", "_progress", "_sender",
+        "_ticking", "_tls", "_transport", "_writable",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sender: Sender,
+        content: Content,
+        context: ssl.SSLContext,
+        name: str,
+        patience: float,
+        done: Callable[[Attempt], None],
+    ) -> None:
+        self._loop, self._sender, self._content = loop, sender, content
+        self._context, self._name, self._patience = context, name, patience
+        self._done: Callable[[Attempt], None] | None = done
+        self._transport: asyncio.Transport | None = None
+        self._tls: Tls | None = None
+        self._writable = True
+        self._offset = 0
+        self._progress: tuple[Phase, int] | None = None
+        self._deadline = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
+
+    @property
+    def critical(self) -> bool:
+        """The final dot has gone out, and the host has not said what it makes of it."""
+        return self._sender.phase is Phase.END
+
+    def abort(self) -> None:
+        """End the connection at once. Nobody is told."""
+        self._done = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
+        self._tick()
+        self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tls is not None:
+            data = self._decrypted(self._tls, data)
+        self._sender.receive(data)
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        self._sender.eof()
+        self._go_on()
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._deadline = self._loop.time() + self._time()
+        self._loop.call_soon(self._go_on)  # not from inside the transport: it may be closed on the way
+
+    def connection_lost(self, _problem: Exception | None) -> None:
+        self._transport = None
+        self._sender.eof()
+        self._tell()
+        if self._ticking is not None:
+            self._ticking.cancel()
+
+    # inside
+
+    def _go_on(self) -> None:
+        """Say and bring all there is to say and bring now."""
+        sender = self._sender
+        while self._writable and not sender.finished and self._transport is not None:
+            if data := sender.data_to_send():
+                self._write(data)
+            elif sender.wants_content:
+                self._bring()
+            elif sender.wants_tls and self._tls is None:
+                self._shake_hands()
+            else:
+                break
+        self._note_progress()
+        if sender.attempt is not None:
+            self._tell()
+            self._close()
+
+    def _bring(self) -> None:
+        try:
+            block = self._content.block(self._offset)
+        except OSError:
+            self._sender.content_lost()
+            return
+        self._offset += len(block)
+        if block:
+            self._sender.content(block)
+        else:
+            self._sender.end_of_content()
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        if self._tls is not None:
+            self._tls.send(data)
+            data = self._tls.outgoing()
+        self._transport.write(data)
+
+    def _tell(self) -> None:
+        done, self._done = self._done, None
+        if done is not None and self._sender.attempt is not None:
+            done(self._sender.attempt)
+
+    def _close(self) -> None:
+        """Behind the final word only our QUIT goes out, and its answer is not waited for: nothing hangs on it."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._deadline = self._loop.time() + CLOSING_TIME
+            if self._tls is not None and self._tls.established:
+                self._tls.close()
+                self._send_outgoing(self._tls)
+            self._transport.close()
+
+    # TLS
+
+    def _shake_hands(self) -> None:
+        self._tls = Tls(self._context, server_name=self._name)
+        self._decrypted(self._tls, b"")
+
+    def _decrypted(self, tls: Tls, data: bytes) -> bytes:
+        fresh = not tls.established
+        try:
+            plain = tls.receive(data)
+        except TlsFailed as failure:
+            self._send_outgoing(tls)  # the alert that says why
+            if fresh:
+                self._sender.tls_failed(str(failure).encode("ascii", "replace"))
+            else:
+                self._sender.eof()
+            return b""
+        self._send_outgoing(tls)
+        if fresh and tls.established:
+            self._sender.secured()
+        return plain
+
+    def _send_outgoing(self, tls: Tls) -> None:
+        if self._transport is not None and (octets := tls.outgoing()):
+            self._transport.write(octets)
+
+    # time
+
+    def _time(self) -> float:
+        return min(self._patience, PATIENCE.get(self._sender.phase, self._patience))
+
+    def _note_progress(self) -> None:
+        """The time of a phase begins anew with each reply, and with each block that the host takes, but not with an
+        octet of a reply that never ends."""
+        if self._progress != self._sender.progress:
+            self._progress = self._sender.progress
+            self._deadline = self._loop.time() + self._time()
+
+    def _tick(self) -> None:
+        if self._deadline and self._loop.time() > self._deadline:
+            self._sender.timed_out()
+            self._go_on()
+            if self._transport is not None:
+                self._transport.abort()  # what it did not take so far it will not take
+            return
+        self._ticking = self._loop.call_later(TICK, self._tick)

@@ -1,0 +1,175 @@
+"""One message on its way to another host: which hosts, in which order, and what to try again at once.
+
+What both the remote role and the program qmail-remote do. The rule that must stay true: a recipient whom one host has
+taken or refused is not offered to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from pillarbox.attempt import Advice, Attempt
+from pillarbox.credentials import Password
+from pillarbox.envelope import Envelope
+from pillarbox.net import hosts, interfaces, tls
+from pillarbox.net.hosts import Host, Names, NoHost
+from pillarbox.outcome import Outcome
+from pillarbox.roles.carrier import Carrier, Content
+from pillarbox.routes import SMTP_PORT, Hop
+from pillarbox.sessions.relaying import Order, sender
+from pillarbox.status import Status
+
+TRYING = 1800.0  # seconds after which no further host is begun with
+NO_CONNECTION = Outcome.later(b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n", Status(4, 4, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One message and some of its recipients, all in `domain` (lower case). `hop` is where control/smtproutes sends
+    them, None: to the domain's mail exchangers. `clear`: control/cleartextroutes lets the hop's password go without
+    TLS, or over TLS to whoever is there."""
+
+    domain: bytes
+    hop: Hop | None
+    envelope: Envelope
+    content: Content
+    clear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The recipients' outcomes in their order. `down`: no host of the destination worked."""
+
+    outcomes: tuple[Outcome, ...]
+    down: bool = False
+
+
+@dataclass
+class Road:
+    """What every errand of a process needs: names, our own name, settings in seconds. `carriers` are the connections
+    that are open, by the task that waits for each."""
+
+    names: Names
+    me: bytes
+    connect: float
+    patience: float
+    carriers: dict[asyncio.Task[Any] | None, Carrier] = field(default_factory=dict)
+    own: Callable[[], Collection[str]] = interfaces.own_addresses
+
+    @cached_property
+    def opportunistic(self) -> ssl.SSLContext:
+        """For everybody who offers TLS."""
+        return tls.opportunistic()
+
+    @cached_property
+    def verifying(self) -> ssl.SSLContext:
+        """For hosts that get a password."""
+        return tls.verifying()
+
+
+async def run(errand: Errand, road: Road) -> Result:
+    """Bring it to the first host that will have it. Never raises for what a network does."""
+    count = len(errand.envelope.recipients)
+    try:
+        found = await _hosts(errand, road)
+    except NoHost as failure:
+        report = failure.text.encode("ascii", "replace") + b"\n"
+        permanent = failure.status.kind == 5
+        outcome = (Outcome.never if permanent else Outcome.later)(report, failure.status)
+        return Result((outcome,) * count, down=not permanent)
+    return await _Errand(errand, road).run(found)
+
+
+async def _hosts(errand: Errand, road: Road) -> list[Host]:
+    if errand.hop is not None:
+        return await hosts.of_relay(road.names, errand.hop.relay)
+    return await hosts.of_domain(road.names, errand.domain, road.own(), random.shuffle)
+
+
+class _Errand:
+    """One errand under way: `_open` are the indices of the recipients nobody has decided on."""
+
+    def __init__(self, errand: Errand, road: Road) -> None:
+        self._errand, self._road = errand, road
+        self._open = list(range(len(errand.envelope.recipients)))
+        self._outcomes: list[Outcome] = [NO_CONNECTION] * len(self._open)
+        self._down = True
+
+    async def run(self, found: list[Host]) -> Result:
+        end = asyncio.get_running_loop().time() + TRYING
+        for host in found:
+            if not self._open or asyncio.get_running_loop().time() > end:
+                break
+            await self._try(host)
+        return Result(tuple(self._outcomes), self._down)
+
+    async def _try(self, host: Host) -> None:
+        """All that one host gets: at most a connection as offered, one without TLS, one without EHLO."""
+        order = self._order(host)
+        for _ in range(3):
+            attempt = await self._call(host, replace(order, envelope=self._envelope()))
+            if attempt is None:
+                return
+            self._note(attempt)
+            if attempt.advice is Advice.WITHOUT_TLS and order.tls:
+                order = replace(order, tls=False)
+            elif attempt.advice is Advice.WITHOUT_EHLO and order.extended:
+                order = replace(order, extended=False)
+            else:
+                return
+
+    def _note(self, attempt: Attempt) -> None:
+        for index, outcome in zip(self._open, attempt.outcomes, strict=True):
+            self._outcomes[index] = outcome
+        self._open = [self._open[position] for position in attempt.unsettled]
+        self._down = attempt.destination_failed
+
+    def _envelope(self) -> Envelope:
+        envelope = self._errand.envelope
+        return Envelope(envelope.sender, tuple([envelope.recipients[index] for index in self._open]))
+
+    def _order(self, host: Host) -> Order:
+        errand = self._errand
+        hop = errand.hop
+        return Order(
+            me=self._road.me,
+            host=host.address.encode(),
+            envelope=errand.envelope,
+            size=errand.content.size,
+            eight_bit=errand.content.eight_bit,
+            credentials=Password(hop.user, hop.password) if hop is not None and hop.password else None,
+            clear=errand.clear,
+        )
+
+    async def _call(self, host: Host, order: Order) -> Attempt | None:
+        """One conversation; None: no connection."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Attempt] = loop.create_future()
+
+        def done(attempt: Attempt) -> None:
+            if not told.done():
+                told.set_result(attempt)
+
+        road = self._road
+        verified = order.credentials is not None and not order.clear
+        context = road.verifying if verified else road.opportunistic
+        name = host.name.decode("ascii", "replace") or host.address
+        carrier = Carrier(loop, sender(order), self._errand.content, context, name, road.patience, done)
+        port = SMTP_PORT if self._errand.hop is None else self._errand.hop.port
+        try:
+            async with asyncio.timeout(road.connect):
+                await loop.create_connection(lambda: carrier, host.address, port)
+            road.carriers[asyncio.current_task()] = carrier
+            return await told
+        except (OSError, TimeoutError):
+            return None
+        finally:
+            road.carriers.pop(asyncio.current_task(), None)
+            if not told.done() or told.cancelled():
+                carrier.abort()
