@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 # Debian's packages, where the name is not the program's.
-PACKAGES = {
-    "getmail": "getmail6",
-    "smtp-source": "postfix",
-    "smtp-sink": "postfix",
-    "setpriv": "util-linux",
-    "systemd-socket-activate": "systemd",
-}
+PACKAGES = {"getmail": "getmail6", "smtp-source": "postfix", "smtp-sink": "postfix", "setpriv": "util-linux"}
+PACKAGES |= dict.fromkeys(("supervise", "svc", "multilog"), "daemontools")
+PACKAGES |= dict.fromkeys(("runsv", "sv", "svlogd"), "runit")
+PACKAGES |= dict.fromkeys(("s6-supervise", "s6-svc", "s6-log"), "s6")
+PACKAGES |= dict.fromkeys(("systemd-analyze", "systemd-socket-activate"), "systemd")
 
 
 def unpacked() -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pillarbox import accounts
+from pillarbox.cli import audience
 from pillarbox.cli.layout import passwords_reader, users_of
 from pillarbox.control.table import Settings
 from pillarbox.users.roles import caller
@@ -18,14 +19,14 @@ PASSWORD_OCTETS = 15  # of chance: 120 bits, 20 characters
 
 def first_account(home: Path, settings: Settings) -> tuple[str | None, str | None]:
     """(login, password) of the account made just now; (login of one that is there, at this host if there is, None) when
-    there are accounts; two Nones where all were removed again, or where the host's mail belongs to its own users.
-    Raises Failure, OSError."""
+    there are accounts; two Nones where all were removed again, where the host's mail belongs to its own users, or where
+    the password would be printed into a log. Raises Failure, OSError."""
     me = settings.me.lower()
     there = [account.address for account in accounts.list(home) if account.login]
     if there:
         ours = [address for address in there if address.endswith(b"@" + me)]
         return (ours or there)[0].decode("utf-8", "backslashreplace"), None
-    if (home / "users" / "passwords").exists() or me in settings.locals:
+    if (home / "users" / "passwords").exists() or me in settings.locals or audience.nobody(os.environ):
         return None, None
     login = f"{_name(os.environ)}@{me.decode('ascii')}"
     password = secrets.token_urlsafe(PASSWORD_OCTETS)

@@ -71,6 +71,16 @@ def check(home: str | None) -> int:
     return check(_where(home))
 
 
+@cli.command()
+@click.argument("name", required=False)
+@_home
+def unit(home: str | None, name: str | None) -> int:
+    """Print the file by which systemd, supervise, runit or s6 runs the server."""
+    from pillarbox.cli.unit import unit
+
+    return unit(_where(home), name)
+
+
 @cli.group()
 def account() -> None:
     """Mail accounts: add, list, remove, password."""
