@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pillarbox.delivery.local import Deliveries, Job
+from pillarbox.delivery.job import Errand, Job
+from pillarbox.delivery.local import Aliases, Deliveries, Step
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
 from pillarbox.status import Failure
@@ -21,15 +22,16 @@ LINES = b"Return-Path: <ann@example.net>\nDelivered-To: joe@example.org\n"
 class OneUser(Owners):
     """A resolver that knows joe, whose home is a test's."""
 
-    def __init__(self, home: Path, uid: int = UID) -> None:
+    def __init__(self, home: Path, uid: int = UID, user: bytes = b"joe") -> None:
         self.home = os.fsencode(home)
         self.uid = uid
+        self.user = user
 
     def for_delivery(self, local: bytes) -> Owner:
         name, dash, extension = local.partition(b"-")
         if name != b"joe":
             raise Failure("cannot read users/cdb: Input/output error")
-        return Owner(name, self.uid, self.uid, self.home, dash, extension)
+        return Owner(self.user, self.uid, self.uid, self.home, dash, extension)
 
 
 class Joe:
@@ -53,7 +55,22 @@ class Joe:
         return file
 
     def deliver(self, *jobs: Job, uid: int = UID, ours: int = UID, default: bytes = b"./Maildir/\n") -> list[Outcome]:
-        return Deliveries(OneUser(self.home, uid), default, b"mx.example.org", ours).deliver(jobs)
+        """Deliver, where that ends with outcomes."""
+        steps = Deliveries(OneUser(self.home, uid), default, b"mx.example.org", ours).deliver(jobs)
+        outcomes = [step for step in steps if isinstance(step, Outcome)]
+        assert len(outcomes) == len(steps)
+        return outcomes
+
+    def step(self, one: Job, *, aliases: Aliases | None = None, user: bytes = b"joe") -> Step:
+        """What one job comes to."""
+        owners = OneUser(self.home, UID, user)
+        return Deliveries(owners, b"./Maildir/\n", b"mx.example.org", UID, aliases).deliver([one])[0]
+
+    def errand(self, one: Job) -> Errand:
+        """A job that takes a process of its own."""
+        step = self.step(one)
+        assert isinstance(step, Errand)
+        return step
 
     def messages(self, name: str = "Maildir") -> list[bytes]:
         """What is in new/, by file name."""

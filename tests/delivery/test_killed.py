@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pillarbox.delivery.local import Job
+from pillarbox.delivery.job import Job
 from pillarbox.mailbox import durable, maildir
 from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.outcome import Verdict

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pillarbox.content import octets
+from pillarbox.delivery import dotqmail
+from pillarbox.delivery.job import Errand, Forwarding
 from pillarbox.mailbox import maildir
 from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.outcome import Outcome, Verdict
@@ -185,20 +187,50 @@ def test_a_message_that_cannot_be_read_is_tried_later(joe: Joe) -> None:
     assert joe.deliver(unreadable, job(2)) == [Outcome.later(b"Unable to read message. (#4.3.0)\n"), DONE]
 
 
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [(b"|vacation", b"program"), (b"./Mailbox", b"mbox"), (b"&bob@example.net", b"forward"), (b"bob", b"forward")],
-)
-def test_what_is_not_built_yet_waits_and_nothing_of_the_job_is_done(joe: Joe, line: bytes, kind: bytes) -> None:
+@pytest.mark.parametrize("line", [b"|vacation", b"./Mailbox"])
+def test_a_job_with_a_program_or_mbox_is_left_whole_to_a_process_of_its_own(joe: Joe, line: bytes) -> None:
     joe.instruct(".qmail-x", b"./Maildir/\n# then\n" + line + b"\n")
-    report = b"Unable to follow line 3 of .qmail-x: no %s deliveries yet. (#4.3.5)\n" % kind
-    assert joe.deliver(job(local=b"joe-x")) == [Outcome.later(report, Status(4, 3, 5))]
+    one = job(local=b"joe-x")
+    step = joe.step(one)
+    assert isinstance(step, Errand)
+    assert (step.job, [instruction.line for instruction in step.found.instructions]) == (one, [1, 3])
     assert joe.everything() == []
 
 
-def test_a_default_delivery_that_is_not_built_yet_is_named_as_such(joe: Joe) -> None:
-    (outcome,) = joe.deliver(job(), default=b"./Mailbox")
-    assert outcome.report == b"Unable to follow line 1 of default delivery: no mbox deliveries yet. (#4.3.5)\n"
+@pytest.mark.parametrize("line", [b"&bob@example.net", b"bob@example.net"])
+def test_addresses_are_left_to_be_forwarded_to_when_the_maildirs_have_the_message(joe: Joe, line: bytes) -> None:
+    joe.instruct(".qmail-x", line + b"\n./Maildir/\nann@example.com\n")
+    step = joe.step(job(local=b"joe-x"))
+    assert isinstance(step, Forwarding)
+    assert step.recipients == (b"bob@example.net", b"ann@example.com")
+    assert step.delivered_to == b"Delivered-To: joe-x@example.org\n"
+    assert (step.sender, step.report) == (b"ann@example.net", b"did 1+2+0\n")
+    assert len(joe.messages()) == 1
+
+
+def test_nothing_is_forwarded_when_a_maildir_of_the_job_failed(joe: Joe) -> None:
+    joe.instruct(".qmail-x", b"bob@example.net\n./gone/\n")
+    gone = Outcome.later(b"Unable to chdir to maildir. (#4.2.1)\n", Status(4, 2, 1))
+    assert joe.deliver(job(local=b"joe-x")) == [gone]
+
+
+def test_a_message_that_loops_is_not_forwarded(joe: Joe) -> None:
+    joe.instruct(".qmail-x", b"bob@example.net\n")
+    text = b"Delivered-To: joe-x@example.org\n\nbody\n"
+    assert joe.deliver(job(local=b"joe-x", content=text)) == [LOOPING]
+
+
+def test_the_aliases_table_speaks_ahead_of_the_files_of_alias(joe: Joe) -> None:
+    joe.instruct(".qmail-list", b"./Maildir/\n")
+
+    def table(local: bytes) -> tuple[bytes, ...] | None:
+        return (b"ann@example.com", b"bob") if local == b"list" else None
+
+    step = joe.step(job(local=b"joe-list"), aliases=table, user=b"alias")
+    assert isinstance(step, Forwarding)
+    assert step.recipients == (b"ann@example.com", b"bob")
+    assert joe.step(job(local=b"joe-list"), aliases=lambda _: None, user=b"alias") == DONE
+    assert joe.step(job(2, local=b"joe-list"), aliases=table) == DONE, "the table is not for users"
 
 
 def test_nothing_is_delivered_as_root(joe: Joe) -> None:
@@ -253,7 +285,7 @@ def test_no_extension_is_a_way_into_another_directory(joe: Joe) -> None:
 
 
 def test_a_report_holds_no_control_bytes_of_strangers(joe: Joe) -> None:
-    file = joe.instruct(".qmail-\x07\xe9", b"./Maildir\n")
+    file = joe.instruct(".qmail-\x07\xe9", b"a" * (dotqmail.SIZE_LIMIT + 1))
     file.rename(joe.home / os.fsdecode(b".qmail-\x07\n\xe9"))
     (outcome,) = joe.deliver(job(local=b"joe-\x07\n\xe9"))
-    assert outcome.report.startswith(b"Unable to follow line 1 of .qmail-__\\xe9: ")
+    assert outcome.report.startswith(b"Unable to read .qmail-__\\xe9: ")

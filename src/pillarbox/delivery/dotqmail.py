@@ -20,7 +20,7 @@ SIZE_LIMIT = 1 << 20  # octets of a dot-qmail file
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not make us wait
 _FORBIDDEN = stat.S_IWOTH  # qmail's conf-patrn
 # errnos after which the file may well exist; with any other it does not (qmail's error_temp, EPERM and EACCES)
-_MAY_EXIST = frozenset(
+MAY_EXIST = frozenset(
     {errno.EINTR, errno.ENOMEM, errno.ETXTBSY, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EDEADLK, errno.EBUSY}
     | {errno.ENFILE, errno.EMFILE, errno.EFBIG, errno.ENOSPC, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET}
     | {errno.ECONNABORTED, errno.ECONNRESET, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ECONNREFUSED, errno.EHOSTDOWN}
@@ -158,7 +158,7 @@ def _read(home: bytes, name: bytes) -> tuple[bytes, bool] | None:
     try:
         opened = os.open(home + b"/" + name, _OPEN)
     except OSError as problem:
-        if problem.errno in _MAY_EXIST:
+        if problem.errno in MAY_EXIST:
             raise _unreadable(name, problem) from problem
         return None
     try:

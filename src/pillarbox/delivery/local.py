@@ -1,72 +1,66 @@
 """Local delivery: what qmail-local does, for a batch of messages at a time.
 
 For each job: whose address is it, has the message been here before, which dot-qmail file speaks for it, what do its
-lines say. Then all Maildirs of the batch at once. The rule that must stay true: a job is done when all of its
+lines say. Then all Maildirs of the batch at once. A job with programs or mbox files becomes an errand, one with
+addresses a forwarding once its Maildirs have it. The rule that must stay true: a job is done when all of its
 instructions are; one that cannot be followed leaves the whole job undone, before anything of it is delivered.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pillarbox.address import quote
-from pillarbox.delivery import dotqmail
+from pillarbox.delivery import dotqmail, forward
+from pillarbox.delivery.job import Errand, Forwarding, Job, delivered_to, return_path
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
 from pillarbox.status import Failure, Refusal, Status
-from pillarbox.users.owner import Owner, Owners
+from pillarbox.users.owner import ALIAS, Owner, Owners
 
 _LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
 NO_MAILBOX = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 _NO_MAILBOX = Outcome.never(b"Sorry, no mailbox here by that name. (#5.1.1)\n", Status(5, 1, 1))
 _NOT_AS_ROOT = Outcome.later(b"Not allowed to perform deliveries as root.\n", Status(4, 3, 5))
 _DID_ONE = Outcome.done(b"did 1+0+0\n")
+_TABLE = b"aliases"  # stands for a dot-qmail file's name where the aliases table speaks
 
-_NOT_BUILT = {dotqmail.Program: "program", dotqmail.Mbox: "mbox", dotqmail.Forward: "forward"}
-
-
-class Job(NamedTuple):
-    """One recipient of one message. `message`, `incarnation` (hex), `number`: the queue's names for message and
-    recipient; `born`: seconds; `again`: it may have been tried before. `local`: the local part as routing made it,
-    virtualdomains prefix included; it decides the owner. `recipient`: the address that Delivered-To shows. `content`:
-    stored form of `size` octets, bytes or a read-only descriptor."""
-
-    message: int
-    incarnation: bytes
-    number: int
-    born: int
-    again: bool
-    sender: bytes
-    local: bytes
-    domain: bytes
-    recipient: bytes
-    content: bytes | int
-    size: int
+Step = Outcome | Errand | Forwarding
+Aliases = Callable[[bytes], "tuple[bytes, ...] | None"]
 
 
 class _Plan(NamedTuple):
-    """What to do for an address: Maildirs (instruction's line, path), and the Delivered-To line that goes ahead."""
+    """What to do for an address: Maildirs (instruction's line, path), the Delivered-To line that goes ahead, addresses
+    to forward to. `alone`: a process of its own is to follow the instructions."""
 
     delivered_to: bytes
     maildirs: tuple[tuple[int, bytes], ...]
+    addresses: tuple[bytes, ...]
+    alone: bool
+    owner: Owner
+    found: dotqmail.DotQmail
 
 
 class Deliveries:
     """The deliveries of one owner role. `defaultdelivery`: dot-qmail lines; `host`: for file names; `uid`: who we are,
-    nobody else's mailbox is touched."""
+    nobody else's mailbox is touched. `aliases` says what the aliases table has for a local part; it is asked ahead of
+    the dot-qmail files of alias, and nobody else's."""
 
-    def __init__(self, owners: Owners, defaultdelivery: bytes, host: bytes, uid: int) -> None:
+    def __init__(
+        self, owners: Owners, defaultdelivery: bytes, host: bytes, uid: int, aliases: Aliases | None = None
+    ) -> None:
         self._owners = owners
         self._defaultdelivery = defaultdelivery
         self._host = host
         self._uid = uid
+        self._aliases = aliases
 
-    def deliver(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Carry out `jobs` together; an outcome for each, in order. What is reported done is on the disk."""
+    def deliver(self, jobs: Sequence[Job]) -> list[Step]:
+        """Carry out `jobs` together, in order an outcome for each, or what is left to do of it: an Errand (nothing of
+        it is done yet) or a Forwarding (all else of it is). What is reported done is on the disk."""
         plans: dict[tuple[bytes, bytes], _Plan | Outcome] = {}
-        outcomes: list[Outcome] = []
+        outcomes: list[Step] = []
         copies: list[maildir.Copy] = []
         of_job: list[int] = []
         for index, job in enumerate(jobs):
@@ -99,32 +93,53 @@ class Deliveries:
                 return _NOT_AS_ROOT
             if owner.uid != self._uid:
                 return _not_ours(owner, self._uid)
-            found = dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
+            found = self._instructions(owner)
         except Failure as failure:
             return _outcome(failure)
         if found is None:
             return _NO_MAILBOX
-        maildirs = []
-        for instruction in found.instructions:
-            if not isinstance(instruction, dotqmail.Maildir):
-                return _not_built(found, instruction)
-            maildirs.append((instruction.line, os.path.join(owner.home, instruction.directory)))
-        return _Plan(b"Delivered-To: %s\n" % recipient.replace(b"\n", b"_"), tuple(maildirs))
+        maildirs = tuple(
+            (one.line, os.path.join(owner.home, one.directory))
+            for one in found.instructions
+            if isinstance(one, dotqmail.Maildir)
+        )
+        addresses = forward.addresses(found.instructions)
+        alone = len(maildirs) + len(addresses) < len(found.instructions)
+        return _Plan(delivered_to(recipient), maildirs, addresses, alone, owner, found)
+
+    def _instructions(self, owner: Owner) -> dotqmail.DotQmail | None:
+        if self._aliases is not None and owner.user == ALIAS and owner.dash:
+            addresses = self._aliases(owner.ext)
+            if addresses is not None:
+                forwards = tuple(dotqmail.Forward(line, address) for line, address in enumerate(addresses, 1))
+                return dotqmail.DotQmail(_TABLE, forwards)
+        return dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
 
 
-def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Outcome:
-    """Add the copies that `job` needs to the batch; its outcome, if all of them get delivered."""
+def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:
+    """Add the copies that `job` needs to the batch; what comes next, if all of them get delivered."""
     try:
         if _loops(job.content, plan.delivered_to):
             return _LOOPING
     except OSError:
         return Outcome.later(b"Unable to read message. (#4.3.0)\n")
-    head = b"Return-Path: <%s>\n%s" % (quote(job.sender).replace(b"\n", b"_"), plan.delivered_to)
+    if plan.alone:
+        return Errand(job, plan.owner, plan.found)
+    delivered = len(plan.maildirs)
+    outcome: Step = _DID_ONE
+    if plan.addresses:
+        report = b"did %d+%d+0\n" % (delivered, len(plan.addresses))
+        try:
+            outcome = forward.forwarding(job, plan.owner, plan.addresses, report)
+        except Failure as failure:
+            return _outcome(failure)
+    elif delivered != 1:
+        outcome = Outcome.done(b"did %d+0+0\n" % delivered)
+    head = return_path(job.sender) + plan.delivered_to
     for line, directory in plan.maildirs:
         name = maildir.stem(job.born, job.incarnation, job.message, job.number, line)
         copies.append(maildir.Copy(directory, name, head, job.content, job.size, job.again))
-    delivered = len(plan.maildirs)
-    return _DID_ONE if delivered == 1 else Outcome.done(b"did %d+0+0\n" % delivered)
+    return outcome
 
 
 def _loops(content: bytes | int, line: bytes) -> bool:
@@ -164,11 +179,4 @@ def _outcome(failure: Failure) -> Outcome:
 def _not_ours(owner: Owner, uid: int) -> Outcome:
     user = dotqmail.printable(owner.user)
     report = f"Unable to deliver as {user} (uid {owner.uid}): this server runs as uid {uid}. (#4.3.5)\n"
-    return Outcome.later(report.encode(), Status(4, 3, 5))
-
-
-def _not_built(found: dotqmail.DotQmail, instruction: dotqmail.Instruction) -> Outcome:
-    where = dotqmail.printable(found.name) if found.name else "default delivery"
-    kind = _NOT_BUILT[type(instruction)]
-    report = f"Unable to follow line {instruction.line} of {where}: no {kind} deliveries yet. (#4.3.5)\n"
     return Outcome.later(report.encode(), Status(4, 3, 5))

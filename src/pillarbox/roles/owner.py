@@ -1,7 +1,8 @@
 """The owner role: one user's deliveries, dot-qmail files and maildrops, and nobody else's. It ends when no other role
 has a link to it any more.
 
-Deliveries are gathered so that one sync serves many. A maildrop is served to pop3d over a socket of its own: whoever
+Deliveries are gathered so that one sync serves many; what programs and mbox files have to do is carried out beside them
+(errands), and forwards go back into the queue. A maildrop is served to pop3d over a socket of its own: whoever
 holds the other end may use that one mailbox and can name no other.
 """
 
@@ -13,8 +14,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pillarbox.delivery.local import Deliveries, Job
+from pillarbox.delivery.forward import for_recipient
+from pillarbox.delivery.job import Errand, Job
+from pillarbox.delivery.local import Deliveries, Step
 from pillarbox.mailbox.maildrop import Maildrop
+from pillarbox.outcome import Outcome
+from pillarbox.roles.errands import Errands
+from pillarbox.roles.forwards import Forwards
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
@@ -33,6 +39,8 @@ LISTINGS_AT_ONCE = 2000  # in one frame
 MAILDROPS = 1000  # open at once, where this process may have so many descriptors
 MAILDROP_DESCRIPTORS = 5  # of each: its socket, three directories, and a message or the lock
 DELIVERY_DESCRIPTORS = 400  # for the Maildirs and bodies of a batch
+PASSED_ON = (b"TZ", b"LANG")  # of our environment to programs
+DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 PASSWD_LIMIT = 4096  # octets of a mailbox's passwd file
 LONELY_TIME = 2.0  # seconds without links to other roles until we end
 NOT_MINE = Refusal(Status(4, 3, 5), "that mailbox is not this owner's")
@@ -61,14 +69,17 @@ class Owner:
         self._log = Log("owner", house.settings.logformat == "json")
         self._batch = _Batch()
         self._maildrops: dict[Link, tuple[str, Maildrop | None]] = {}
-        self._left = False
+        self._left, self._last_wanted = False, time.monotonic()
         self._most = affordable(MAILDROPS, MAILDROP_DESCRIPTORS, DELIVERY_DESCRIPTORS)
+        self._forwards = Forwards()
+        self._errands = Errands(self._rounds, self._log, house.settings.me, _variables(os.fsencode(house.home)))
         self._reload()
 
     def _reload(self) -> None:
         settings = self._house.settings
         self._owners = Owners(self._house.home)
         self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid())
+        self._errands.host = settings.me
 
     def _shown(self, local: bytes, domain: bytes) -> bytes:
         """The address that Delivered-To shows, looked up once a batch."""
@@ -86,7 +97,8 @@ class Owner:
         return shown_local(local, domain, home, os.fsencode(self._house.home), settings) + b"@" + domain
 
     def run(self) -> None:
-        """Serve until told to stop; what was gathered is delivered first."""
+        """Serve until nobody is there to want anything, or we were told to stop and no queue hands out more; all that
+        was begun is done then."""
         self._rounds.ready()
         while not self._finished():
             heard = self._rounds.wait(self._patience())
@@ -95,27 +107,46 @@ class Owner:
                     self._lost(peer, link)
                 else:
                     self._attend(peer, link, frame)
-            self._left = not heard and not self._wanted()
             self._deliver_when_due()
+            for link, delivery, step in self._errands.tend(time.monotonic()):
+                self._go_on(link, delivery, step)
+            self._look_lonely(bool(heard))
             self._rounds.flush()
             self._log.flush()
 
     def _finished(self) -> bool:
-        return not self._batch.jobs and (self._rounds.draining or self._left)
+        return self._idle() and (self._left or (self._rounds.draining and not self._rounds.links("queue")))
+
+    def _idle(self) -> bool:
+        return not (self._batch.jobs or self._errands.busy or self._forwards.busy)
 
     def _patience(self) -> float | None:
         """Seconds until something is to be done unasked. One whom nobody wants any more waits a moment for company:
         spawn may have just given away a link to us."""
+        now = time.monotonic()
+        times = [] if self._wanted() else [LONELY_TIME]
         if self._batch.jobs:
-            return max(0.0, self._batch.due - time.monotonic())
-        return None if self._wanted() else LONELY_TIME
+            times.append(max(0.0, self._batch.due - now))
+        if (patience := self._errands.patience(now)) is not None:
+            times.append(patience)
+        return min(times, default=None)
 
     def _wanted(self) -> bool:
         return bool(self._maildrops) or any(map(self._rounds.links, ("queue", "auth", "users")))
 
+    def _look_lonely(self, heard: bool) -> None:
+        now = time.monotonic()
+        if heard or self._wanted() or not self._idle():
+            self._last_wanted = now
+        self._left = now - self._last_wanted >= LONELY_TIME
+
     def _attend(self, peer: str, link: Link, frame: Frame) -> None:
-        if peer == "queue":
+        if frame.verb is Verb.DELIVER:
             self._gather(link, frame)
+        elif peer == "queue":
+            self._heard_of_forward(link, frame)
+        elif frame.verb is Verb.DRAIN:
+            self._errands.drain(time.monotonic(), self._house.settings.draintime)
         elif peer == "maildrop":
             self._attend_maildrop(link, frame)
         elif frame.verb is Verb.MAILDROP:
@@ -141,8 +172,9 @@ class Owner:
         identity, birth, octets, repeated = int(message), int(born), int(size), again == b"1"
         for tag, number, local, domain in zip(*[iter(rest)] * 4, strict=True):
             shown = self._shown(local, domain)
+            seen = for_recipient(sender, shown)
             self._batch.jobs.append(
-                Job(identity, incarnation, int(number), birth, repeated, sender, local, domain, shown, content, octets)
+                Job(identity, incarnation, int(number), birth, repeated, seen, local, domain, shown, content, octets)
             )
             self._batch.asked.append((link, int(tag)))
             self._batch.octets += octets
@@ -154,12 +186,34 @@ class Owner:
             return
         self._batch = _Batch()
         for start in range(0, len(batch.jobs), BATCH_MESSAGES):
-            outcomes = self._deliveries.deliver(batch.jobs[start : start + BATCH_MESSAGES])
-            for (link, tag), outcome in zip(batch.asked[start : start + BATCH_MESSAGES], outcomes, strict=True):
-                link.send(Verb.OUTCOME, tag, outcome.verdict.value, str(outcome.status).encode(), outcome.report)
+            steps = self._deliveries.deliver(batch.jobs[start : start + BATCH_MESSAGES])
+            for (link, tag), step in zip(batch.asked[start : start + BATCH_MESSAGES], steps, strict=True):
+                self._go_on(link, tag, step)
             self._rounds.flush()
         for descriptor in batch.descriptors:
             os.close(descriptor)
+
+    def _go_on(self, link: Link, delivery: int, step: Step) -> None:
+        """What comes next for a delivery: its outcome goes to the queue, or the rest of it is begun."""
+        if isinstance(step, Outcome):
+            outcome: Outcome | None = step
+        elif isinstance(step, Errand):
+            self._errands.take(step, link, delivery, time.monotonic())
+            return
+        else:
+            outcome = self._forwards.begin(link, delivery, step, int(time.time()))
+        if outcome is not None:
+            _tell(link, delivery, outcome)
+
+    def _heard_of_forward(self, link: Link, frame: Frame) -> None:
+        try:
+            decided = self._forwards.heard(link, frame)
+        except LinkLost:
+            self._rounds.cut(link)
+            self._lost("queue", link)
+            return
+        if decided is not None:
+            _tell(link, *decided)
 
     # maildrops
 
@@ -225,6 +279,8 @@ class Owner:
             kept = [index for index, (asker, _tag) in enumerate(batch.asked) if asker is not link]
             batch.jobs = [batch.jobs[index] for index in kept]
             batch.asked = [batch.asked[index] for index in kept]
+            self._forwards.lost(link)
+            self._errands.lost(link)
             return
         _directory_name, maildrop = self._maildrops.pop(link, ("", None))
         if maildrop is not None:
@@ -254,6 +310,16 @@ class Owner:
             link.send(Verb.KNOWN, frame.tag)
         else:
             link.refuse(frame.tag, refusal)
+
+
+def _tell(link: Link, delivery: int, outcome: Outcome) -> None:
+    link.send(Verb.OUTCOME, delivery, outcome.verdict.value, str(outcome.status).encode(), outcome.report)
+
+
+def _variables(home: bytes) -> dict[bytes, bytes]:
+    """What programs get of our own environment; `home`/bin is where qmail's programs are."""
+    passed = {name: os.environb[name] for name in PASSED_ON if name in os.environb}
+    return {b"PATH": home + b"/bin:" + os.environb.get(b"PATH", DEFAULT_PATH), **passed}
 
 
 def _number(field: bytes) -> int:

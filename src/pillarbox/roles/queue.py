@@ -192,10 +192,10 @@ class Queue:
             link.send(Verb.ACCEPTING, 0, *fields)
 
     def _lost(self, peer: str, link: Link, now: float) -> None:
-        if peer in ("smtpd", PEER):
+        if peer in ("smtpd", "owner", PEER):  # an owner's forwards are drafts too
             self._intake.lost(link)
             self._injection.lost(link)
-        elif peer == "owner":
+        if peer == "owner":
             self._owners.lost(link)
             self._handout.owner_lost(link, now)
             self._note_marks(now)

@@ -51,11 +51,11 @@ class Rounds:
         self._peers[link] = _Peer(name, link, selectors.EVENT_READ)
         self._selector.register(link, selectors.EVENT_READ, link)
 
-    def watch(self, listening: socket.socket, arrived: Callable[[], None]) -> None:
-        """Call `arrived` in a round in which `listening` is readable."""
+    def watch(self, listening: socket.socket | int, arrived: Callable[[], None]) -> None:
+        """Call `arrived` in a round in which `listening`, a socket or descriptor, is readable or at its end."""
         self._selector.register(listening, selectors.EVENT_READ, arrived)
 
-    def unwatch(self, listening: socket.socket) -> None:
+    def unwatch(self, listening: socket.socket | int) -> None:
         """No longer."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(listening)
