@@ -33,6 +33,14 @@ def send(server: Server, local: bytes, text: bytes = b"Subject: %s\r\n\r\nbody\r
     return word
 
 
+def alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def written(file: Path, word: bytes) -> bytes:
     until(lambda: file.exists() and word in file.read_bytes(), f"{word!r} in {file}")
     return file.read_bytes()
@@ -130,3 +138,19 @@ def test_endless_programs_of_one_account_do_not_hold_up_another(server: Server) 
     for pid in pids.read_text().split():
         os.killpg(os.getpgid(int(pid)), signal.SIGKILL)
     server.await_log(r"^delivery \d+: deferral: Aack,_child_crashed", 4)
+
+
+def test_a_program_that_does_not_end_is_ended_with_the_server_and_its_mail_is_kept() -> None:
+    with a_server({"draintime": "1\n"}) as server:
+        instruct(server, ".qmail-endless", b"|trap '' TERM; echo $$ > pid; while :; do sleep 1; done\n")
+        send(server, b"joe-endless")
+        pid = server.mailbox() / "pid"
+        until(lambda: pid.exists() and pid.read_text(), "a program")
+        assert server.stop() == 0
+        assert not alive(int(pid.read_text()))
+        server.await_log(r"deferral: The_delivery_was_broken_off:_the_server_is_stopping\._\(#4\.3\.2\)/$")
+        instruct(server, ".qmail-endless", b"./Maildir/\n")
+        server.start()
+        number = server.pillarbox("queue", "list").split()[0].lstrip("#")
+        server.pillarbox("queue", "retry", number)
+        until(server.delivered, "the message")

@@ -19,11 +19,11 @@ from pillarbox.delivery import errand as errands
 from pillarbox.delivery.job import Errand, Forwarding
 from pillarbox.outcome import Outcome
 from pillarbox.roles import runner
-from pillarbox.roles.runner import Runner
 from pillarbox.roles.link import Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
+from pillarbox.roles.runner import Runner
 from pillarbox.status import Failure, Status, SystemTrouble
 
 AT_ONCE = 100  # processes

@@ -31,7 +31,7 @@ RESTART_PAUSE_LIMIT = 5.0
 STEADY = 10.0  # a role that lived this many seconds is restarted without a pause again
 ROUND = 1.0  # seconds between looks at what nobody reports
 CERTIFICATE_PERIOD = 5.0  # seconds between looks at the certificate files
-STOP_ORDER = (("smtpd", "pop3d"), ("queue", "remote"), ("spawn", "auth", "users"))
+STOP_ORDER = (("smtpd", "pop3d"), ("queue", "remote", "spawn"), ("auth", "users"))
 STOP_MARGIN = 5.0  # seconds beyond control/draintime until a role is killed
 
 Run = Callable[[House, socket.socket], None]
