@@ -47,8 +47,9 @@ def states(engine: Engine, message: int) -> Sequence[State] | None:
 
 
 def test_a_list_says_of_each_message_where_it_stands(engine: SqliteEngine) -> None:
-    number = put(engine, b"ann@example.org", b"joe@example.net", b"sue@example.com", b"bob@example.com")
+    number = put(engine, b"ann@example.org", b"joe@example.net", b"sue@example.com", b"bob@example.com", b"x@x")
     marks = [Mark.held(number, 0, b"no"), Mark.later(number, 1, NOW + 60, b"x" * 900), Mark.done(number, 2)]
+    marks.append(Mark.failed(number, 3, b"never"))
     engine.commit([], marks)
     assert ask(engine, "list") == [
         {
@@ -56,9 +57,10 @@ def test_a_list_says_of_each_message_where_it_stands(engine: SqliteEngine) -> No
             "born": NOW - 100,
             "size": 5,
             "sender": "ann@example.org",
-            "recipients": 3,
+            "recipients": 4,
             "waiting": 1,
             "held": 1,
+            "failed": 1,
             "to": "joe@example.net",
             "due": NOW + 60,
             "reason": "no",

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from pillarbox.queue.engine import Engine, Entry, Mark
+from pillarbox.queue.engine import Ending, Engine, Entry, Mark
 from pillarbox.queue.sqlite import SqliteEngine
 from tests.queue.drafts import Clock, content, draft, key, spooled
 from tests.queue.kills import READS_CALLS, calls_of, fork, kill_self, run_until
@@ -168,6 +168,48 @@ def test_killed_between_any_two_system_calls_of_an_opening_everything_is_kept(op
         if not killed:
             break
     assert calls > 5
+
+
+def test_killed_between_any_two_system_calls_there_is_the_failed_message_or_its_bounce_and_never_both(
+    opener: Opener, directory: Path
+) -> None:
+    """A spooled message and a plain one, each with its bounce in a spool file, ended together with new mail."""
+
+    def end(home: Path, told: Told) -> None:
+        engine = opener(home, Clock())
+        one, two = engine.commit([spooled(engine, 1), draft(2)], ()).accepted
+        engine.commit((), [Mark.failed(one, 0, b"no"), Mark.failed(two, 0, b"no")])
+        told.tell("failed")
+        bounces = [Ending(one, spooled(engine, 11)), Ending(two, spooled(engine, 12))]
+        engine.commit([draft(3)], (), bounces)
+        told.tell("bounced")
+        engine.close()
+
+    seen: set[tuple[int, ...]] = set()
+    for calls in count(1):
+        home = directory / str(calls)
+        told = Told()
+        killed = run_until(partial(end, home, told), calls)
+        engine = opener(home, Clock())
+        lines = told.lines()
+        told.close()
+        living = {int(message.sender.partition(b"@")[0][6:]): message for message, _ in engine.listing()}
+        numbers = tuple(sorted(living))
+        if ["bounced"] in lines:
+            assert numbers == (3, 11, 12)
+        elif ["failed"] in lines:
+            assert numbers in {(1, 2), (3, 11, 12)}
+            assert [message.id for message in engine.failed()] == ([1, 2] if numbers == (1, 2) else [])
+        else:
+            assert numbers in {(), (1, 2)}
+        for number, message in living.items():
+            assert_whole(engine, message.id, number)
+        assert set(os.listdir(home / "spool")) == {message.spool for message in living.values() if message.spool}
+        engine.close()
+        seen.add(numbers)
+        if not killed:
+            break
+    assert seen == {(), (1, 2), (3, 11, 12)}
 
 
 # At random moments.

@@ -8,7 +8,7 @@ import pytest
 
 from pillarbox.outcome import Outcome
 from pillarbox.queue import schedule as module
-from pillarbox.queue.engine import Entry, Mark, Message, Recipient, State
+from pillarbox.queue.engine import REASON_LIMIT, Entry, Mark, Message, Recipient, State
 from pillarbox.queue.lane import DOWN_AFTER, FIRST_PAUSE, LONGEST_PAUSE, PROBE_TIME, Channel, Destination, Limits
 from pillarbox.queue.schedule import TOO_LONG, Claim, Schedule, Start, next_attempt
 from tests.queue.drafts import BIRTH
@@ -61,7 +61,7 @@ def ages(channel: Channel, lifetime: int) -> list[int]:
         mark = schedule.outcome(1, 0, LATER, now)
         assert mark is not None and start.numbers == (0,)
         settle(schedule)
-        if mark.state is State.HELD:
+        if mark.state is State.FAILED:
             assert mark.reason == b"not now\n" + TOO_LONG
             assert schedule.next_due(now) is None
             return tried
@@ -146,12 +146,23 @@ def test_what_is_done_is_over() -> None:
     assert schedule.next_due(BIRTH) is None
 
 
-def test_a_final_failure_is_held_with_its_reason_until_there_are_bounces() -> None:
+def test_a_final_failure_is_failed_with_its_reason() -> None:
     schedule = fresh()
     schedule.committed(1, BIRTH, [JOE])
     schedule.start(BIRTH)
-    assert schedule.outcome(1, 0, NEVER, BIRTH) == Mark.held(1, 0, b"no mailbox here\n")
+    assert schedule.outcome(1, 0, NEVER, BIRTH) == Mark.failed(1, 0, b"no mailbox here\n")
     assert schedule.start(BIRTH + 1e9) == []
+
+
+@pytest.mark.parametrize("reason", [b"", b"no end", b"x" * 20_000])
+def test_the_last_attempt_s_reason_says_that_it_was_the_last(reason: bytes) -> None:
+    schedule = fresh(lifetime=10)
+    schedule.committed(1, BIRTH, [JOE])
+    schedule.start(BIRTH + 11)
+    mark = schedule.outcome(1, 0, Outcome.later(reason), BIRTH + 11)
+    assert mark is not None and mark.state is State.FAILED and len(mark.reason) <= REASON_LIMIT
+    before, _, last = mark.reason.rpartition(TOO_LONG)
+    assert last == b"" and before[:-1] == reason[: len(before) - 1] and before[-1:] in (b"", b"\n")
 
 
 @pytest.mark.parametrize("outcome", [DONE, LATER, NEVER])
@@ -388,14 +399,14 @@ def test_mail_for_a_destination_that_is_down_grows_old_all_the_same() -> None:
     for message in range(1, 21):
         schedule.committed(message, BIRTH, [FAR])
     now = float(BIRTH)
-    held: list[Mark] = []
+    failed: list[Mark] = []
     while (at := schedule.next_due(now)) is not None:
         now = at
         for start in schedule.start(now):
             schedule.outcome(start.message, 0, LATER, now, down=True)
-        held += [mark for mark in settle(schedule) if mark.state is State.HELD]
-    assert sorted(mark.message for mark in held) == list(range(1, 21))
-    assert {mark.reason for mark in held} == {b"not now\n" + TOO_LONG}
+        failed += [mark for mark in settle(schedule) if mark.state is State.FAILED]
+    assert sorted(mark.message for mark in failed) == list(range(1, 21))
+    assert {mark.reason for mark in failed} == {b"not now\n" + TOO_LONG}
     assert now <= BIRTH + 1000 + LONGEST_PAUSE
 
 

@@ -52,6 +52,22 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> Non
     engine.close()
 
 
+def test_a_queue_from_before_there_were_bounces_is_opened_with_all_that_is_in_it(tmp_path: Path) -> None:
+    engine = opened(tmp_path)
+    accept(engine, draft(1), draft(2))
+    engine.close()
+    database = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
+    database.executescript("DROP TABLE failed; PRAGMA user_version = 1;")
+    database.close()
+    engine = opened(tmp_path)
+    assert [message.id for message, _ in engine.listing()] == [1, 2]
+    assert engine.commit((), [Mark.failed(1, 0, b"no")]).failed == [1]
+    engine.close()
+    engine = opened(tmp_path)
+    assert [message.id for message in engine.failed()] == [1]
+    engine.close()
+
+
 def test_the_queue_cannot_be_opened_twice(tmp_path: Path) -> None:
     engine = opened(tmp_path)
 

@@ -92,18 +92,6 @@ def test_a_waiting_message_survives_a_restart_and_is_listed_when_nobody_serves(
     server.empty()
 
 
-def test_what_can_never_be_delivered_is_held_and_can_be_tried_again(jammed: Server) -> None:
-    word = token()
-    deliver(jammed, b"Subject: %s\r\n\r\n" % word, b"joe-nothing-here@example.org")
-    row = until(lambda: waiting_row(jammed), "the message")
-    assert "1 held" in row and "5.1.1" in row[-1], row
-    jammed.put(jammed.mailbox() / ".qmail-nothing-here", b"./Maildir/\n")
-    jammed.pillarbox("queue", "retry", row[0])
-    jammed.await_delivered(word)
-    until(lambda: listed(jammed) == [], "an empty queue")
-    jammed.empty()
-
-
 def test_a_mailbox_that_others_could_write_gets_nothing_until_it_is_put_right(jammed: Server) -> None:
     word = token()
     jammed.mailbox().chmod(0o777)
@@ -113,23 +101,6 @@ def test_a_mailbox_that_others_could_write_gets_nothing_until_it_is_put_right(ja
     jammed.mailbox().chmod(0o700)
     jammed.pillarbox("queue", "retry", row[0])
     jammed.await_delivered(word)
-    jammed.empty()
-
-
-def test_a_bad_recipient_keeps_nothing_from_the_others(jammed: Server) -> None:
-    word = token()
-    with Wire(jammed, "smtp") as wire:
-        wire.reply()
-        for command in (
-            b"HELO x", b"MAIL FROM:<>", b"RCPT TO:<joe-no@example.org>", b"RCPT TO:<joe@example.org>", b"DATA"
-        ):  # fmt: skip
-            assert wire.tell(command)[:1] in b"23"
-        wire.send(b"Subject: %s\r\n\r\n.\r\n" % word)
-        assert wire.reply().startswith(b"250 ")
-    jammed.await_delivered(word)
-    row = until(lambda: waiting_row(jammed), "what is left of it")
-    assert "1 held 1 done" in row
-    jammed.pillarbox("queue", "remove", row[0])
     jammed.empty()
 
 

@@ -138,7 +138,8 @@ def _control(control: Path, me: str, standard_ports: bool) -> Iterator[str]:
     adopted = not fresh and not (control / "listen").exists()
     texts = {"listen": _listen(standard_ports)}
     if fresh:
-        texts = {"locals": "localhost\n", "rcpthosts": "localhost\n", **texts}
+        # Double bounces go to who answers for postmaster here: the host's own name is not in locals.
+        texts = {"locals": "localhost\n", "rcpthosts": "localhost\n", "doublebouncehost": "localhost\n", **texts}
     if adopted:
         texts["bounceformat"] = "qsbmf\n"  # somebody's qmail: programs there read qmail's bounces
     for name, text in texts.items():

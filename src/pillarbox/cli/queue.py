@@ -183,17 +183,17 @@ def _show_list(answers: Iterator[Json]) -> int:
 
 
 def _row(answer: Json) -> list[str]:
-    held, waiting, recipients = (int(str(answer[name])) for name in ("held", "waiting", "recipients"))
-    state = " ".join(f"{number} {word}" for number, word in ((waiting, "waiting"), (held, "held")) if number)
-    to = str(answer["to"]) + (f" and {held + waiting - 1} more" if held + waiting > 1 else "")
-    done = recipients - held - waiting
+    counts = {word: int(str(answer[word])) for word in ("waiting", "held", "failed")}
+    left = sum(counts.values())
+    counts["done"] = int(str(answer["recipients"])) - left
+    to = str(answer["to"]) + (f" and {left - 1} more" if left > 1 else "")
     return [
         str(answer["id"]),
         _moment(answer["born"]),
         str(answer["size"]),
         f"<{answer['sender']}>",
         to,
-        state + (f" {done} done" if done else ""),
+        " ".join(f"{number} {word}" for word, number in counts.items() if number),
         _moment(answer["due"]),
         _line(answer["reason"]),
     ]

@@ -2,7 +2,8 @@
 
 Nothing above this file knows which engine runs. The rules that must stay true, whatever is killed when:
 
-- a message whose id `commit` returned is there until all its recipients are done or somebody removes it;
+- a message whose id `commit` returned is there until all its recipients are done, or its bounce is there in its place,
+  or somebody removes it;
 - a draft whose commit did not return is there whole or not at all, and `known` says which;
 - a pair of id and incarnation never comes twice, not even from a queue that was lost and made anew;
 - a mark is in the queue with everything else of its commit, or not at all; to mark twice is to mark once.
@@ -50,11 +51,13 @@ class BodyGone(Failure):
 
 
 class State(Enum):
-    """Of one recipient. HELD is not tried until somebody says so; DONE needs nothing more."""
+    """Of one recipient. HELD is not tried until somebody says so; DONE needs nothing more; FAILED is not tried again,
+    and its sender must be told. What counts below DONE is still to be tried."""
 
     WAITING = 0
     HELD = 1
     DONE = 2
+    FAILED = 3
 
 
 class Draft(NamedTuple):
@@ -99,7 +102,7 @@ class Recipient:
 
 
 class Mark(NamedTuple):
-    """What became of one recipient: `done`, `later` or `held`."""
+    """What became of one recipient: `done`, `later`, `held` or `failed`."""
 
     message: int
     number: int
@@ -123,12 +126,29 @@ class Mark(NamedTuple):
         """Not again until somebody releases it."""
         return cls(message, number, State.HELD, 0, reason)
 
+    @classmethod
+    def failed(cls, message: int, number: int, reason: bytes) -> Mark:
+        """Never again. The message stays until its `Ending` is committed, which can be when no other recipient is to be
+        tried any more."""
+        return cls(message, number, State.FAILED, 0, reason)
+
+
+class Ending(NamedTuple):
+    """The end of a message that failed for some of its recipients: `bounce` tells its sender, None: nobody is told."""
+
+    message: int
+    bounce: Draft | None
+
 
 class Receipt(NamedTuple):
-    """What a commit did: `accepted` are the drafts' ids in their order, `ended` the messages that are over."""
+    """What a commit did: `accepted` are the drafts' ids in their order; `ended` the messages that are over, ascending;
+    `failed` those which now want an `Ending`; `bounced` the ids of the endings' bounces in their order, 0 where there
+    is none."""
 
     accepted: list[int]
     ended: list[int]
+    failed: list[int]
+    bounced: list[int]
 
 
 Entry = tuple[Message, list[Recipient]]
@@ -158,11 +178,15 @@ class Engine(Protocol):
     def spool(self) -> SpoolFile:
         """Begin a body too large for `Draft.body`."""
 
-    def commit(self, drafts: Sequence[Draft], marks: Sequence[Mark]) -> Receipt:
+    def commit(self, drafts: Sequence[Draft], marks: Sequence[Mark], endings: Sequence[Ending] = ()) -> Receipt:
         """All of it in one durable transaction: new messages (due at birth), marks in their order, and the end of
         messages whose recipients are all done. A mark for a message or recipient that is no more is ignored. A draft
         without recipients is accepted and ends at once, as in qmail. An engine keeps some room that drafts may not
-        take: after QueueFull commit the marks alone, which may well succeed."""
+        take: after QueueFull commit the marks alone, which may well succeed.
+
+        An ending counts for a message that `failed` names: it is over then, and its bounce there. For any other, or
+        the second of one message, nothing happens and the bounce is not accepted: its spool file is still the
+        caller's."""
 
     def known(self, key: bytes) -> int | None:
         """The id of the message committed with this key: while it lives, and at least ten minutes longer."""
@@ -177,6 +201,13 @@ class Engine(Protocol):
     def open_body(self, message: Message) -> int:
         """A read-only descriptor of the spool file, the caller's to close. Raises BodyGone, SystemTrouble."""
 
+    def failed(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """The next `limit` messages behind id `after`, in order, that want an `Ending`: some recipients failed, and no
+        other is to be tried any more."""
+
+    def failures(self, message: int, after: int = -1, limit: int = 100) -> list[Recipient]:
+        """The next `limit` recipients of a message behind number `after`, in order, that failed."""
+
     def listing(self, after: int = 0, limit: int = 100) -> list[Entry]:
         """The next `limit` messages behind id `after`, in order, with all their recipients."""
 
@@ -184,7 +215,7 @@ class Engine(Protocol):
         """One message with all its recipients."""
 
     def retry(self, messages: Iterable[int], now: int) -> list[int]:
-        """Make everything in these messages that is not done due now, held or not. Returns those it changed."""
+        """Make everything in these messages that waits or is held due now. Returns those it changed."""
 
     def hold(self, messages: Iterable[int], reason: bytes) -> list[int]:
         """Hold everything in these messages that waits. Returns those it changed."""

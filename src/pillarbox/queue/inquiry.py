@@ -144,11 +144,13 @@ def _list(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> Iter
     for message, recipients in chosen:
         open_ones = [recipient for recipient in recipients if recipient.state is not State.DONE]
         waiting = [recipient.due for recipient in open_ones if recipient.state is State.WAITING]
+        failed = sum(recipient.state is State.FAILED for recipient in open_ones)
         reason = next((recipient.reason for recipient in open_ones if recipient.reason), b"")
         yield _head(message) | {
             "recipients": len(recipients),
             "waiting": len(waiting),
-            "held": len(open_ones) - len(waiting),
+            "held": len(open_ones) - len(waiting) - failed,
+            "failed": failed,
             "to": text(open_ones[0].address) if open_ones else "",
             "due": min(waiting, default=None),
             "reason": text(reason[:REASON_SHOWN]),

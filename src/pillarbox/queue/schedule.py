@@ -29,7 +29,7 @@ from math import isqrt
 from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
+from pillarbox.queue.engine import REASON_LIMIT, START, Entry, Mark, Message, Position, Recipient
 from pillarbox.queue.lane import Channel, Delivery, Destination, Job, Lane, Limits, Line, Stage
 
 LIFETIME = 604_800  # seconds; control/queuelifetime's default
@@ -71,6 +71,12 @@ class Start(NamedTuple):
     destination: Destination
     numbers: tuple[int, ...]
     again: bool
+
+
+def _dying(reason: bytes) -> bytes:
+    """The last reason, and qmail-send's line behind it: long as the reason may be, this one stays readable."""
+    reason = reason[: REASON_LIMIT - len(TOO_LONG) - 1]
+    return reason + (b"" if not reason or reason.endswith(b"\n") else b"\n") + TOO_LONG
 
 
 class Schedule:
@@ -195,9 +201,8 @@ class Schedule:
         else:
             lane.answered()
             self._drop(job)
-            # No failure is final until there are bounces to tell of it.
             never = outcome.verdict is Verdict.NEVER
-            mark = Mark.held(message, number, outcome.report) if never else Mark.done(message, number)
+            mark = Mark.failed(message, number, outcome.report) if never else Mark.done(message, number)
             self._marks.append(mark)
         lane.take_turn()
         return mark
@@ -417,7 +422,7 @@ class Schedule:
 
     def _give_up(self, job: Job, reason: bytes) -> Mark:
         self._drop(job)
-        mark = Mark.held(job.message, job.number, reason + TOO_LONG)
+        mark = Mark.failed(job.message, job.number, _dying(reason))
         self._marks.append(mark)
         return mark
 

@@ -15,7 +15,7 @@ from pillarbox.queue.engine import QueueBroken, QueueFull, State
 from pillarbox.queue.spool import FULL, give_to_owner, sync_directory
 from pillarbox.status import Failure
 
-VERSION = 1
+VERSION = 2
 PAGE = 4096  # octets
 SHRINK_FROM = 64 << 20  # octets of free pages that a start gives back to the disk
 SHRINK_TO = 16 << 20  # octets of pages in use, which have to be copied for it
@@ -38,8 +38,14 @@ PRAGMA secure_delete = FAST;
 PRAGMA temp_store = MEMORY;
 """
 
+_FAILED = """
+CREATE TABLE failed (message INTEGER PRIMARY KEY, over INTEGER NOT NULL);
+CREATE INDEX over ON failed (message) WHERE over = 1;
+"""
+
 # commits: one row for each commit, `last` being its last id. AUTOINCREMENT stands here and not at messages because it
 # is then kept up once a commit; ids of one commit follow each other, so keys need no index and no row of their own.
+# failed: messages that failed for somebody; `over` is 1 when nobody else is to be tried any more.
 # recipients: in the order in which they fall due by the index, which holds only those that wait.
 _SCHEMA = f"""
 CREATE TABLE commits (last INTEGER PRIMARY KEY AUTOINCREMENT, keys BLOB NOT NULL);
@@ -51,6 +57,7 @@ CREATE TABLE recipients (message INTEGER, number INTEGER, address BLOB NOT NULL,
     attempts INTEGER NOT NULL, due INTEGER NOT NULL, reason BLOB NOT NULL,
     PRIMARY KEY (message, number)) WITHOUT ROWID;
 CREATE INDEX waiting ON recipients (due, message, number) WHERE state = {State.WAITING.value};
+{_FAILED}
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {VERSION};
 """
@@ -128,6 +135,8 @@ def _prepare(database: sqlite3.Connection) -> None:
     elif version > VERSION:
         newer = f"written by a newer Pillarbox (format {version}, this one knows {VERSION})"
         raise QueueBroken(f"queue/queue.db: {newer}: start that one, or move the queue away")
+    elif version < VERSION:  # the only older one: before there were bounces
+        database.executescript(f"BEGIN; {_FAILED} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def free_pages(database: sqlite3.Connection) -> int:

@@ -21,6 +21,7 @@ from pillarbox.queue.engine import (
     START,
     BodyGone,
     Draft,
+    Ending,
     Entry,
     Mark,
     Message,
@@ -40,18 +41,28 @@ _MESSAGE = "id, incarnation, born, sender, size, uid, pid, spool"
 _RECIPIENT = "number, address, state, attempts, due, reason"
 _STATES = {state.value: state for state in State}
 _DONE = State.DONE
+_FAILED = State.FAILED
 
 _CLAIM = f"""
 SELECT message, {_RECIPIENT} FROM recipients
 WHERE state = {State.WAITING.value} AND (due, message, number) > (?, ?, ?) ORDER BY due, message, number LIMIT ?
 """
-# A recipient that is held stays held, and a done one done, whatever a late outcome says.
+# A recipient that is held stays held, a done one done, and a failed one failed, whatever a late outcome says.
 _MARK = f"""
 UPDATE recipients SET state = max(state, ?), attempts = attempts + ?, due = ?, reason = ?
-WHERE message = ? AND number = ? AND state <> {State.DONE.value}
+WHERE message = ? AND number = ? AND state < {State.DONE.value}
 """
 _FINISH = f"UPDATE recipients SET state = {State.DONE.value} WHERE message = ? AND number = ?"
 _OPEN = f"SELECT number FROM recipients WHERE message = ? AND state <> {State.DONE.value}"
+_FAILURES = f"""
+SELECT message, {_RECIPIENT} FROM recipients
+WHERE message = ? AND number > ? AND state = {State.FAILED.value} ORDER BY number LIMIT ?
+"""
+_NOTE = "INSERT OR IGNORE INTO failed SELECT id, 0 FROM messages WHERE id = ?"
+_OVER = f"""
+UPDATE failed SET over = 1 WHERE message = ? AND over = 0 AND NOT EXISTS
+    (SELECT 1 FROM recipients WHERE message = failed.message AND state < {State.DONE.value})
+"""
 _LOOK = "SELECT last FROM commits WHERE last > ? AND last <= ? ORDER BY last LIMIT ?"
 _FORGET = """
 DELETE FROM commits WHERE last > ? AND last <= ? AND NOT EXISTS
@@ -71,6 +82,7 @@ class SqliteEngine:
         self._broken = ""
         self._last: int = self._last_id()
         self._open_bits: dict[int, int] = {}
+        self._some_failed = self._any_failed()  # what succeeds shall not pay for what fails
         self._keys = _Keys(clock, self._last)
         # The incarnation is a constant of the statement: to bind bytes costs a microsecond each time.
         prefix = f"INSERT INTO messages VALUES (?, x'{self.incarnation.hex()}', ?, ?, ?, ?, ?, "
@@ -105,26 +117,51 @@ class SqliteEngine:
 
     # Commits.
 
-    def commit(self, drafts: Sequence[Draft], marks: Sequence[Mark]) -> Receipt:
+    def commit(self, drafts: Sequence[Draft], marks: Sequence[Mark], endings: Sequence[Ending] = ()) -> Receipt:
         """See Engine."""
         first = self._last + 1
         bits: dict[int, int] = {}
+        failed: list[int] = []
+        bounced: list[int] = []
+        accepted = len(drafts)
         if drafts:
             self._leave_room(drafts)
         with self._writing():
+            if endings:
+                bounces, bounced = self._end(endings, first + accepted, bits)
+                drafts = [*drafts, *bounces]
             if drafts:
                 self._insert(drafts, first, bits)
             if marks:
-                self._settle(marks, bits)
+                failed = self._settle(marks, bits)
             ended = sorted(message for message, still_open in bits.items() if not still_open)
             gone = self._delete(ended)
+            some_failed = self._some_failed and self._any_failed()
             self._keys.forget(self._execute, self._last)
         # From here on it is done; what follows must not fail.
         self._last += len(drafts)
+        self._some_failed = some_failed
         self._remember(bits)
         for name in gone:
             spool.remove(self._spool, name)
-        return Receipt(list(range(first, first + len(drafts))), ended)
+        return Receipt(list(range(first, first + accepted)), ended, failed, bounced)
+
+    def _end(self, endings: Sequence[Ending], first: int, bits: dict[int, int]) -> tuple[list[Draft], list[int]]:
+        """The bounces to insert, numbered from `first`, and the number of each ending's, 0 for none. Notes in `bits`
+        that nothing is open in the messages that end."""
+        bounces: list[Draft] = []
+        numbers: list[int] = []
+        for message, bounce in endings:
+            query = "SELECT 1 FROM failed WHERE message = ? AND over = 1"
+            counts = message not in bits and self._execute(query, (message,)).fetchone() is not None
+            if counts:
+                bits[message] = 0
+            if counts and bounce is not None:
+                bounces.append(bounce)
+                numbers.append(first + len(bounces) - 1)
+            else:
+                numbers.append(0)
+        return bounces, numbers
 
     def _insert(self, drafts: Sequence[Draft], first: int, bits: dict[int, int]) -> None:
         """Insert, numbering from `first`, and note in `bits` which recipients are open."""
@@ -162,18 +199,24 @@ class SqliteEngine:
         if room < size and room + schema.free_pages(self._database) < size:
             raise QueueFull(spool.FULL)
 
-    def _settle(self, marks: Sequence[Mark], bits: dict[int, int]) -> None:
-        """Write what became of recipients, and note in `bits` what is still open in each message with a done one."""
+    def _settle(self, marks: Sequence[Mark], bits: dict[int, int]) -> list[int]:
+        """Write what became of recipients, and note in `bits` what is still open in each message with a done one: a
+        failed one is open until the message's ending. Returns the messages that now want an ending."""
         updates: list[tuple[int, int, int, bytearray, int, int]] = []
         finished: list[tuple[int, int]] = []
+        failed: list[int] = []
         known = self._open_bits
         for mark in marks:
             message = mark.message
             if mark.state is not _DONE:
+                if mark.state is _FAILED:
+                    failed.append(message)
                 reason = bytearray(mark.reason[:REASON_LIMIT])
                 updates.append((mark.state.value, mark.tried, mark.due, reason, message, mark.number))
                 continue
-            before = bits.get(message) or known.get(message) or self._load_bits(message)
+            before = bits.get(message)
+            if before is None:
+                before = known.get(message) or self._load_bits(message)
             if before:  # else the message is no more
                 bits[message] = after = before & ~(1 << mark.number)
                 if after:
@@ -182,9 +225,19 @@ class SqliteEngine:
             self._many(_MARK, updates)
         if finished:
             self._many(_FINISH, finished)
+        if failed:
+            self._many(_NOTE, [(message,) for message in failed])
+            self._some_failed = True
+        if not self._some_failed:
+            return failed
+        touched = dict.fromkeys(failed + [message for message, _ in finished])
+        return [message for message in touched if bits.get(message, 1) and self._execute(_OVER, (message,)).rowcount]
 
     def _load_bits(self, message: int) -> int:
         return sum(1 << number for (number,) in self._execute(_OPEN, (message,)).fetchall())
+
+    def _any_failed(self) -> bool:
+        return self._execute("SELECT 1 FROM failed LIMIT 1").fetchone() is not None
 
     def _remember(self, bits: dict[int, int]) -> None:
         known = self._open_bits
@@ -207,6 +260,8 @@ class SqliteEngine:
             self._execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", span)
             self._execute("DELETE FROM recipients WHERE message BETWEEN ? AND ?", span)
             self._execute("DELETE FROM bodies WHERE message BETWEEN ? AND ?", span)
+            if self._some_failed:
+                self._execute("DELETE FROM failed WHERE message BETWEEN ? AND ?", span)
         return gone
 
     # Questions.
@@ -243,6 +298,18 @@ class SqliteEngine:
         assert message.spool is not None
         return spool.open_file(self._spool, message.spool)
 
+    def failed(self, after: int = 0, limit: int = 100) -> list[Message]:
+        """See Engine."""
+        query = "SELECT message FROM failed WHERE over = 1 AND message > ? ORDER BY message LIMIT ?"
+        with self._reading():
+            return [self._message(message) for (message,) in self._execute(query, (after, limit)).fetchall()]
+
+    def failures(self, message: int, after: int = -1, limit: int = 100) -> list[Recipient]:
+        """See Engine."""
+        with self._reading():
+            rows = self._execute(_FAILURES, (message, after, limit)).fetchall()
+        return [_recipient(row) for row in rows]
+
     def listing(self, after: int = 0, limit: int = 100) -> list[Entry]:
         """See Engine."""
         with self._reading():
@@ -275,7 +342,7 @@ class SqliteEngine:
 
     def retry(self, messages: Iterable[int], now: int) -> list[int]:
         """See Engine."""
-        change = f"UPDATE recipients SET state = 0, due = ? WHERE message = ? AND state <> {State.DONE.value}"
+        change = f"UPDATE recipients SET state = 0, due = ? WHERE message = ? AND state < {State.DONE.value}"
         return self._change(change, messages, now)
 
     def release(self, messages: Iterable[int], now: int) -> list[int]:

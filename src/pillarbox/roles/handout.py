@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from pillarbox.control.table import Settings
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.queue.engine import BodyGone, Draft, Engine, Message
+from pillarbox.queue.engine import BodyGone, Draft, Engine, Message, State
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
@@ -131,6 +131,11 @@ class Handout:
         for number in numbers:
             self._forget(number)
             self._log.fact(f"end msg {number}", "end", msg=number)
+
+    def shown(self, address: bytes) -> bytes:
+        """A recipient as people know him: completed, and without the prefix of virtualdomains."""
+        route = self._routing.route(address)
+        return route.user + b"@" + route.domain if isinstance(route, Local) else route.address
 
     def destination(self, address: bytes) -> Destination:
         """What fails as one with this recipient."""
@@ -350,12 +355,15 @@ class Handout:
     def _note(
         self, delivery: int, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False
     ) -> None:
-        word, report = _WORDS[outcome.verdict], safe(outcome.report)
+        mark = self.schedule.outcome(message, number, outcome, now, down=down)
+        word, report = _WORDS[outcome.verdict], outcome.report
+        if mark is not None and mark.state is State.FAILED:  # perhaps because it was the last attempt
+            word, report = _WORDS[Verdict.NEVER], mark.reason
+        text = safe(report)
         self._log.fact(
-            f"delivery {delivery}: {word}: {report}",
-            "delivery", delivery=delivery, msg=message, outcome=word, report=report,
+            f"delivery {delivery}: {word}: {text}",
+            "delivery", delivery=delivery, msg=message, outcome=word, report=text,
         )  # fmt: skip
-        self.schedule.outcome(message, number, outcome, now, down=down)
 
     def owner_lost(self, owner: Link, now: float) -> None:
         """That owner role died."""

@@ -16,6 +16,7 @@ from pillarbox.control.table import SECRET
 from pillarbox.queue.engine import Engine, QueueBroken, QueueFull
 from pillarbox.queue.inquiry import answer
 from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.roles.bounces import Bounces
 from pillarbox.roles.handout import Handout
 from pillarbox.roles.house import House
 from pillarbox.roles.inject import PEER, Injection, known_users
@@ -58,6 +59,7 @@ class Queue:
         engine = self._opened()
         self._engine = engine
         self._handout = Handout(engine, self._house.settings, self._log, self._owners)
+        self._bounces = Bounces(engine, self._house.settings, self._handout.shown, self._log)
         self._intake = Intake(engine.spool, self._house.settings.spoolsize)
         assert self._house.public is not None and self._house.injection is not None
         known = known_users(self._house.settings)
@@ -117,6 +119,7 @@ class Queue:
         now = time.time()
         for peer, link, frame in heard:
             self._attend(peer, link, frame, now)
+        self._note_marks(now)
         self._commit(now)
         self._hand_out(now)
         self._injection.look()
@@ -131,6 +134,8 @@ class Queue:
             times.append(now + patience)
         if self._marked:
             times.append(max(self._marked + QUIET, self._full_until))
+        elif self._bounces.due is not None:
+            times.append(self._bounces.due)
         sweep = self._owners.next_sweep
         if sweep is not None:
             times.append(sweep)
@@ -164,6 +169,7 @@ class Queue:
             self._owners.forget()
             self._log.as_json = self._house.settings.logformat == "json"
             self._handout.configure(self._house.settings)
+            self._bounces.settings = self._house.settings
             self._intake.limit = self._house.settings.spoolsize
 
     def _owned(self, link: Link, frame: Frame, now: float) -> None:
@@ -213,7 +219,8 @@ class Queue:
         self._note_marks(now)
 
     def _note_marks(self, now: float) -> None:
-        if not self._marked and self._handout.schedule.unsettled:
+        """Bounces ride in the commits that marks ride in."""
+        if not self._marked and (self._handout.schedule.unsettled or self._bounces.are_due(now)):
             self._marked = now
 
     def _asked(self, link: Link, frame: Frame, now: float) -> None:
@@ -234,10 +241,17 @@ class Queue:
         if not waiting and not (self._marked and (now_at_once or ripe or schedule.unsettled >= MANY_MARKS)):
             return
         marks = schedule.marks()
+        bounces = self._bounces.take(now)
         try:
-            receipt = self._engine.commit([one.draft for one in waiting], marks)
+            endings = [one.ending for one in bounces]
+            receipt = self._engine.commit([one.draft for one in waiting], marks, endings)
         except QueueFull as failure:
             self._say_full(failure)
+            if bounces:  # they have time, who waits has not
+                self._bounces.refused(bounces, now)
+                self._intake.waiting = waiting
+                self._commit(now, now_at_once=now_at_once)
+                return
             if not waiting:
                 self._full_until = now + FULL_PAUSE
                 return
@@ -249,6 +263,7 @@ class Queue:
         self._full_until = 0.0
         self._marked = 0.0
         schedule.settled(len(marks))
+        self._bounces.wanted(receipt.failed)
         self._note_marks(now)
         for one, number in zip(waiting, receipt.accepted, strict=True):
             one.link.send(Verb.COMMITTED, one.tag, b"%d" % number)
@@ -256,7 +271,12 @@ class Queue:
         incarnation = self._engine.incarnation
         for one, number in zip(waiting, receipt.accepted, strict=True):
             self._handout.accepted(number, one.draft, incarnation)
+        if bounces:
+            self._bounces.committed(bounces, receipt.bounced)
         self._handout.ended(receipt.ended)
+        for bounce, number in zip(bounces, receipt.bounced, strict=True):
+            if number and bounce.ending.bounce is not None:
+                self._handout.accepted(number, bounce.ending.bounce, incarnation)
 
     def _say_full(self, failure: QueueFull) -> None:
         """Once, until new mail has room again."""
@@ -285,6 +305,7 @@ class Queue:
             yield one
         if changed:
             self._handout.schedule.changed(changed, int(now))
+            self._bounces.wanted(changed)  # who was removed may have been the last to be tried
 
 
 def run(house: House, control: socket.socket) -> None:
