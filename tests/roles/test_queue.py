@@ -17,7 +17,7 @@ from pillarbox.control.table import Settings
 from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
-from pillarbox.queue.engine import Draft
+from pillarbox.queue.engine import Draft, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
 from pillarbox.roles.drafts import SMALL
@@ -161,12 +161,32 @@ def test_an_owner_role_that_is_not_used_is_let_go(tmp_path: Path, monkeypatch: p
         queue.send(queue.link("smtpd"), b"joe@example.org")
         owner = queue.owner()
         delivery = next_frame(owner, Verb.DELIVER).fields[7]
-        time.sleep(0.3)
-        assert owner.receive() == [] and owner.dry, "not while it works"
+        assert next_frame(owner, Verb.PING).tag == 0, "not while it works"
         owner.send(Verb.OUTCOME, int(delivery), b"K", b"2.0.0", b"done\n")
         owner.flush()
         with pytest.raises(LinkLost):
             next_frame(owner, Verb.DELIVER)
+
+
+def test_an_owner_role_that_hangs_has_its_mail_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "IDLE_TIME", 0.05)
+    monkeypatch.setattr(owners, "SILENT_TIME", 0.2)
+    with Played(tmp_path) as queue:
+        queue.send(queue.link("smtpd"), b"joe@example.org")
+        owner = queue.owner()
+        next_frame(owner, Verb.DELIVER)
+        for _ in range(5):  # one that answers may take its time
+            next_frame(owner, Verb.PING)
+            owner.send(Verb.PONG, 0)
+            owner.flush()
+            time.sleep(0.1)
+        with pytest.raises(LinkLost):
+            while True:
+                next_frame(owner, Verb.DELIVER)
+    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+    ((_message, (recipient,)),) = engine.listing()
+    engine.close()
+    assert (recipient.state, recipient.attempts) == (State.WAITING, 1) and b"do not answer" in recipient.reason
 
 
 def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(

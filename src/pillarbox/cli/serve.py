@@ -64,6 +64,7 @@ def serve(home: Path) -> int:
     house.injection = activation.unix(received, home / INJECTION, 0o666)
     raise_descriptor_limit()
     if os.getuid() == 0:
+        house.alias = users["alias"]
         house.users = {role: Ids(user.uid, user.gid) for role, user in users.items()}
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")

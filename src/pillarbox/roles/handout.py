@@ -34,6 +34,7 @@ CLAIMS_IN_A_ROUND = 10
 
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
+_SILENT = b"The owner's home or processes do not answer. (#4.3.0)\n"
 _LOST = b"The delivery was broken off. (#4.3.0)\n"
 
 
@@ -370,6 +371,14 @@ class Handout:
         self._deliveries_lost(owner, now)
         for start in self._held_up.pop(owner, ()):
             self._place(start, now)
+
+    def owner_silent(self, owner: Link, now: float) -> None:
+        """That owner role hangs. What it has is put off as any other failure, not at once tried again."""
+        for delivery, running in [item for item in self._running.items() if item[1].link is owner]:
+            del self._running[delivery]
+            self._note(delivery, running.message, running.number, Outcome.later(_SILENT), now)
+        for start in self._held_up.pop(owner, ()):
+            self._fail(start, Outcome.later(_SILENT), now)
 
     def remote_lost(self, remote: Link, now: float) -> None:
         """The remote role at this link died."""

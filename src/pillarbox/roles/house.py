@@ -12,6 +12,7 @@ from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, rea
 from pillarbox.roles import certificates
 from pillarbox.roles.process import Ids
 from pillarbox.status import Failure
+from pillarbox.users.roles import User
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")
 POP3_SERVICES = ("pop3", "pop3s")
@@ -34,6 +35,7 @@ class House:
     public: socket.socket | None = None  # where the queue answers `pillarbox queue`, listening in run/
     injection: socket.socket | None = None  # where it takes messages from programs
     users: Mapping[str, Ids] = field(default_factory=dict)  # whom each role becomes; none of them when we are not root
+    alias: User | None = None  # whose alias/ is, where control/roleusers may say that
     role: str = "supervisor"  # whose view of the house this is
 
     def seen_by(self, role: str) -> House:

@@ -77,7 +77,7 @@ class Owner:
 
     def _reload(self) -> None:
         settings = self._house.settings
-        self._owners = Owners(self._house.home)
+        self._owners = Owners(self._house.home, alias=self._house.alias)
         self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid())
         self._errands.host = settings.me
 
@@ -143,6 +143,8 @@ class Owner:
     def _attend(self, peer: str, link: Link, frame: Frame) -> None:
         if frame.verb is Verb.DELIVER:
             self._gather(link, frame)
+        elif frame.verb is Verb.PING:
+            link.send(Verb.PONG, frame.tag)
         elif peer == "queue":
             self._heard_of_forward(link, frame)
         elif frame.verb is Verb.DRAIN:

@@ -19,14 +19,18 @@ from pillarbox.status import Refusal
 KNOWN_TIME = 60.0  # seconds that the owner of a local part is not asked about again
 KNOWN_LIMIT = 10_000  # local parts remembered
 IDLE_TIME = 10.0  # seconds until a link that is not used is closed
+SILENT_TIME = 120.0  # seconds that an owner role with work has to answer a PING
 
 
 @dataclass(slots=True)
 class _Role:
-    """A living link to an owner role, and when it was used last."""
+    """A living link to an owner role, when it was used last, and when it is looked at next. `asked`: when it was asked
+    whether it is there, and has not answered yet; 0: not asked."""
 
     link: Link
     used: float
+    look_at: float
+    asked: float = 0.0
 
 
 class OwnerLinks:
@@ -87,7 +91,7 @@ class OwnerLinks:
         sock = socket.socket(fileno=descriptor)
         role = self._roles.get(owner)
         if role is None:
-            role = self._roles[owner] = _Role(Link.between(self._us, "owner", sock), now)
+            role = self._roles[owner] = _Role(Link.between(self._us, "owner", sock), now, now + IDLE_TIME)
             self._rounds.add("owner", role.link)
         else:
             sock.close()  # we are connected to that role already
@@ -104,19 +108,32 @@ class OwnerLinks:
         """Who owns what may have changed. Links stay: they lead to users, not to local parts."""
         self._owner_of.clear()
 
-    def sweep(self, now: float, busy: Callable[[Link], bool]) -> None:
-        """Close links unused for a while, unless something is under way there."""
+    def answered(self, link: Link) -> None:
+        """That owner role said PONG."""
+        for role in self._roles.values():
+            if role.link is link:
+                role.asked = 0.0
+
+    def sweep(self, now: float, busy: Callable[[Link], bool]) -> list[Link]:
+        """Close links unused for a while. Where something is under way, ask whether anybody is there; returns links on
+        which nobody answered in time: he may hang on a dead mount, and no longer be one that could be killed."""
+        silent = []
         for role in list(self._roles.values()):
-            if now - role.used < IDLE_TIME:
+            if now < role.look_at:
                 continue
-            if role.link.backlog or busy(role.link):
-                role.used = now
-            else:
+            role.look_at = now + IDLE_TIME
+            if role.asked and now - role.asked > SILENT_TIME:
+                silent.append(role.link)
+            elif role.link.backlog or busy(role.link):
+                if not role.asked:
+                    role.asked = now
+                    role.link.send(Verb.PING, 0)
+            elif now - role.used >= IDLE_TIME:
                 self.lost(role.link)
                 self._rounds.cut(role.link)
+        return silent
 
     @property
     def next_sweep(self) -> float | None:
-        """When the next link may have idled long enough; None without links."""
-        used = [role.used for role in self._roles.values()]
-        return min(used) + IDLE_TIME if used else None
+        """When `sweep` has something to look at; None without links."""
+        return min((role.look_at for role in self._roles.values()), default=None)

@@ -152,6 +152,8 @@ class Queue:
             if peer == PEER:
                 self._injection.heard(link)
             self._intake.hear(link, frame, int(now))
+        elif frame.verb is Verb.PONG:
+            self._owners.answered(link)
         elif frame.verb is Verb.OUTCOME:
             self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.ASK:
@@ -285,7 +287,11 @@ class Queue:
         self._full = True
 
     def _hand_out(self, now: float) -> None:
-        self._owners.sweep(now, self._handout.serves)
+        for silent in self._owners.sweep(now, self._handout.serves):
+            self._rounds.cut(silent)
+            self._owners.lost(silent)
+            self._handout.owner_silent(silent, now)
+            self._note_marks(now)
         if self._full_until > now or self._rounds.draining:
             return
         if not self._marked:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pillarbox.roles import owner
+from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
@@ -53,7 +54,7 @@ class Spawn:
         self._house, self._run_owner = house, run_owner
         self._rounds = Rounds("spawn", control)
         self._log = Log("spawn", house.settings.logformat == "json")
-        self._owners = Owners(house.home)
+        self._owners = Owners(house.home, alias=house.alias, owned=Homes(time.monotonic).owned)
         self._serving: dict[Ids, _Child] = {}
         self._ending: list[_Child] = []
         self._most = affordable(OWNERS, 2)

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost, refusal
 from pillarbox.roles.log import Log
@@ -53,11 +54,12 @@ class Users:
         self._questions: OrderedDict[int, _Question] = OrderedDict()  # by our tag, the oldest first
         self._next = 0
         self._good: dict[bytes, float] = {}
+        self._homes = Homes(time.monotonic)
         self._take_settings()
 
     def _take_settings(self) -> None:
         self._routing = Routing(self._house.settings)
-        self._owners = Owners(self._house.home)
+        self._owners = Owners(self._house.home, alias=self._house.alias, owned=self._homes.owned)
         self._links.forget()
         self._good.clear()
 
@@ -157,6 +159,9 @@ class Users:
                     self._settle(tag, owner)
 
     def _answered(self, owner: Link, frame: Frame) -> None:
+        if frame.verb is Verb.PONG:
+            self._links.answered(owner)
+            return
         asked = self._questions.get(frame.tag)
         if asked is None or asked.owner is not owner:
             return  # too late, or none of its business
@@ -194,7 +199,9 @@ class Users:
             if oldest.until > now:
                 break
             self._settle(tag, SILENT)
-        self._links.sweep(now, lambda owner: any(asked.owner is owner for asked in self._questions.values()))
+        for silent in self._links.sweep(now, lambda owner: any(it.owner is owner for it in self._questions.values())):
+            self._rounds.cut(silent)
+            self._lost("owner", silent)
 
 
 def run(house: House, control: socket.socket) -> None:

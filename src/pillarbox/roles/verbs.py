@@ -60,6 +60,8 @@ class Verb(IntEnum):
     # queue to owner, and back
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
     OUTCOME = 91  # letter, status, report; from remote DOWN behind them when the whole destination failed
+    PING = 92  # are you there?
+    PONG = 93
     # queue to remote: one message and some of its recipients in one domain; answered by OUTCOME for each delivery
     RELAY = 110  # id, size, sender, domain, then relay (empty: its MX), port, user, password (empty: none), then body
     # (or empty and one descriptor: a file that begins with it), then tag and address of each recipient
@@ -106,6 +108,8 @@ FIELDS: dict[Verb, tuple[int, int]] = {
     Verb.RELAY: (11, _MANY),
     Verb.DELIVER: (7, _MANY),
     Verb.OUTCOME: (3, 4),
+    Verb.PING: (0, 0),
+    Verb.PONG: (0, 0),
 }
 # Descriptors at most; on any other verb none.
 RIDERS: dict[Verb, int] = {
@@ -136,8 +140,8 @@ MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
     ("auth", "pop3d"): frozenset({Verb.IDENTITY, Verb.REFUSED}),
     ("auth", "owner"): frozenset({Verb.MAILDROP, Verb.PASSWD}),
     ("owner", "auth"): frozenset({Verb.HASH, Verb.REFUSED}),
-    ("queue", "owner"): frozenset({Verb.DELIVER, Verb.COMMITTED, Verb.TAKEN, Verb.REFUSED}),
-    ("owner", "queue"): _BRINGS_DRAFTS | {Verb.OUTCOME},
+    ("queue", "owner"): frozenset({Verb.DELIVER, Verb.PING, Verb.COMMITTED, Verb.TAKEN, Verb.REFUSED}),
+    ("owner", "queue"): _BRINGS_DRAFTS | {Verb.OUTCOME, Verb.PONG},
     ("injector", "queue"): _BRINGS_DRAFTS,
     ("queue", "injector"): frozenset({Verb.COMMITTED, Verb.TAKEN, Verb.REFUSED}),
     ("queue", "remote"): frozenset({Verb.RELAY}),
@@ -148,8 +152,8 @@ MAY_SAY: dict[tuple[str, str], frozenset[Verb]] = {
     ("spawn", "users"): frozenset({Verb.OWNED, Verb.REFUSED}),
     ("auth", "spawn"): frozenset({Verb.OWNER}),
     ("spawn", "auth"): frozenset({Verb.OWNED, Verb.REFUSED}),
-    ("users", "owner"): frozenset({Verb.EXISTS}),
-    ("owner", "users"): frozenset({Verb.KNOWN, Verb.REFUSED}),
+    ("users", "owner"): frozenset({Verb.EXISTS, Verb.PING}),
+    ("owner", "users"): frozenset({Verb.KNOWN, Verb.PONG, Verb.REFUSED}),
     ("pop3d", "maildrop"): frozenset({Verb.OPEN, Verb.FETCH, Verb.UPDATE}),
     ("maildrop", "pop3d"): frozenset({Verb.LISTING, Verb.LISTED, Verb.CONTENT, Verb.UPDATED, Verb.REFUSED}),
 }

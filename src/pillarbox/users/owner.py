@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ _LONGEST_USER = 31  # qmail-getpw: GETPW_USERLEN
 _LONGEST_NAME = 255
 _CACHED = 4096
 _LONGEST_LOCAL = 1000
+
+
+Owned = Callable[[bytes, int], bool]
 
 
 class CannotResolve(Failure):
@@ -89,12 +92,14 @@ class _Assignments:
 
 class Owners:
     """The resolver over one home (DIR of `serve`). `alias` is whose DIR/alias is (users.roles; default: the system user
-    of that name, without one whoever we are). Methods block on files and the password database."""
+    of that name, without one whoever we are). `owned` says whether a directory exists and is this uid's; it may raise
+    CannotResolve. Methods block on files and the password database."""
 
-    def __init__(self, home: Path, *, alias: User | None = None) -> None:
+    def __init__(self, home: Path, *, alias: User | None = None, owned: Owned | None = None) -> None:
         self._alias_home = os.fsencode(home / "alias")
         self._alias_user = alias
         self._alias = ALIAS if alias is None else alias.name.encode()
+        self._owned = _owned if owned is None else owned
         self._assignments = _Assignments(home / "users" / "cdb")
 
     def for_delivery(self, local: bytes) -> Owner:
@@ -131,7 +136,7 @@ class Owners:
             if entry is None or entry.uid == 0:
                 continue
             home = self._alias_home if name == self._alias else entry.home
-            if _owned(home, entry.uid):
+            if self._owned(home, entry.uid):
                 return Owner(name, entry.uid, entry.gid, home, dash, ext)
         return None
 

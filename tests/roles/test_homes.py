@@ -1,0 +1,66 @@
+"""Homes that answer, and one on a file system whose server never does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pillarbox.roles import homes
+from pillarbox.roles.homes import Homes
+from pillarbox.users.owner import CannotResolve
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+MNT_DETACH = 2
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Path]:
+    """A mount point where every question waits for ever: nobody reads what the kernel asks."""
+    if os.getuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("only root can mount, and /dev/fuse is needed")
+    place = tmp_path / "dead"
+    place.mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    if _LIBC.mount(b"pillarbox-test", os.fsencode(place), b"fuse", 0, options) != 0:
+        os.close(server)
+        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+    yield place
+    os.close(server)
+    _LIBC.umount2(os.fsencode(place), MNT_DETACH)
+
+
+def test_a_home_is_its_owner_s_and_nobody_else_s(tmp_path: Path) -> None:
+    look = Homes(time.monotonic)
+    assert look.owned(os.fsencode(tmp_path), os.getuid())
+    assert not look.owned(os.fsencode(tmp_path), os.getuid() + 1)
+    assert not look.owned(os.fsencode(tmp_path / "absent"), os.getuid())
+
+
+def test_an_answer_counts_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    look = Homes(lambda: now[0])
+    home = tmp_path / "joe"
+    assert not look.owned(os.fsencode(home), os.getuid())
+    home.mkdir()
+    assert not look.owned(os.fsencode(home), os.getuid())
+    now[0] += homes.REMEMBERED_TIME
+    assert look.owned(os.fsencode(home), os.getuid())
+
+
+def test_homes_on_a_dead_mount_are_trouble_and_hold_up_nobody_for_long(
+    dead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "ANSWER_TIME", 0.2)
+    look = Homes(time.monotonic)
+    before = time.monotonic()
+    for number in range(100):
+        with pytest.raises(CannotResolve, match="does not answer"):
+            look.owned(os.fsencode(dead / f"user{number}"), 1000)
+    assert look.owned(os.fsencode(tmp_path), os.getuid())
+    assert time.monotonic() - before < 10, "each of them was waited for"
