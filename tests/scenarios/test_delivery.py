@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +141,47 @@ def test_endless_programs_of_one_account_do_not_hold_up_another(server: Server) 
     for pid in pids.read_text().split():
         os.killpg(os.getpgid(int(pid)), signal.SIGKILL)
     server.await_log(r"^delivery \d+: deferral: Aack,_child_crashed", 4)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to have owners that are somebody else")
+def test_a_program_has_its_owners_rights_and_nothing_of_ours(server: Server) -> None:
+    look = b"(id -u; id -g; id -G; umask; ls /proc/$$/fd; grep -E 'NoNewPrivs|CapEff' /proc/$$/status; env) > rights"
+    instruct(server, ".qmail-rights", b"|%s\n" % look)
+    send(server, b"joe-rights")
+    rights = server.mailbox() / "rights"
+    until(lambda: rights.exists() and b"PILLARBOX_HOME=" in rights.read_bytes(), "what the program may")
+    vmail = pwd.getpwnam("vmail")
+    found = rights.read_text().split("\n")
+    assert found[:4] == [str(vmail.pw_uid), str(vmail.pw_gid), str(vmail.pw_gid), "0077"]
+    assert found[4:8] == ["0", "1", "10", "2"] or found[4:7] == ["0", "1", "2"]
+    assert "CapEff:\t0000000000000000" in found
+    assert "NoNewPrivs:\t0" in found, "procmail and postdrop are set-gid"
+    assert f"PILLARBOX_HOME={server.home}" in found
+    assert f"USER={vmail.pw_name}" in found
+
+
+def test_each_forward_is_there_once_whatever_is_killed() -> None:
+    chance = random.Random(20_261)
+    with a_server({}, ACCOUNTS) as server:
+        instruct(server, ".qmail-fan", b"ann@example.org\njoe@example.org\n|true\n")
+        instruct(server, ".qmail-bare", b"ann@example.org\njoe@example.org\n")
+        sent: list[bytes] = []
+        for number in range(150):
+            word = token()
+            try:
+                deliver(
+                    server, b"Subject: %s\r\n\r\n" % word, (b"joe-fan@example.org", b"joe-bare@example.org")[number % 2]
+                )
+                sent.append(word)
+            except (OSError, AssertionError):
+                time.sleep(0.05)  # a role is just starting
+            if number % 5 == 4:
+                time.sleep(chance.uniform(0.0, 0.02))
+                server.kill_role(chance.choice(("queue", "owner", "owner", "spawn")))
+        assert len(sent) > 75
+        until(lambda: not server.pillarbox("queue", "list"), "an empty queue", seconds=90)
+        for word in sent:
+            assert [len(server.holding(word, local)) for local in ("joe", "ann")] == [1, 1], word
 
 
 def test_a_program_that_does_not_end_is_ended_with_the_server_and_its_mail_is_kept() -> None:

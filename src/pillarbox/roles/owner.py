@@ -319,9 +319,11 @@ def _tell(link: Link, delivery: int, outcome: Outcome) -> None:
 
 
 def _variables(home: bytes) -> dict[bytes, bytes]:
-    """What programs get of our own environment; `home`/bin is where qmail's programs are."""
+    """What programs get beside qmail-command's variables: a little of our own environment, and which server this is,
+    so that `sendmail` and its like send through it. `home`/bin is where qmail's programs are."""
     passed = {name: os.environb[name] for name in PASSED_ON if name in os.environb}
-    return {b"PATH": home + b"/bin:" + os.environb.get(b"PATH", DEFAULT_PATH), **passed}
+    path = home + b"/bin:" + os.environb.get(b"PATH", DEFAULT_PATH)
+    return {b"PATH": path, b"PILLARBOX_HOME": home, **passed}
 
 
 def _number(field: bytes) -> int:
