@@ -23,6 +23,7 @@ def names(text: str) -> frozenset[str]:
 
 # Every package, and every module at the top level that is not a word, stands in exactly one layer.
 LAYER_OF = {
+    "compose": "words",
     "smtp": "protocols",
     "pop3": "protocols",
     "sasl": "protocols",

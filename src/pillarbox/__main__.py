@@ -1,5 +1,7 @@
 """`python -m pillarbox` is the `pillarbox` command."""
 
-from pillarbox.cli.main import main
+import sys
 
-main()
+from pillarbox.cli.launch import main
+
+sys.exit(main())

@@ -96,6 +96,13 @@ def received(*, helo: bytes, ip: bytes, me: bytes, protocol: bytes, seconds: int
     return b"Received: from %s ([%s])\n  by %s with %s%s;\n  %s\n" % parts
 
 
+def message_id(seconds: int, pid: int, host: bytes) -> bytes:
+    """qmail's Message-ID field, with its LF, of a process at a time (seconds since 1970)."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    clock = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
+    return b"Message-ID: <%04d%02d%02d%02d%02d%02d.%d.qmail@%s>\n" % (*clock, pid, host)
+
+
 def invoked(pid: int, who: bytes, seconds: int) -> bytes:
     """qmail-queue's Received field, with its LF; `who` is b"by uid 1000", b"by alias" or b"from network"."""
     return b"Received: (qmail %d invoked %s); %s\n" % (pid, who, date(seconds))

@@ -195,7 +195,7 @@ def _where(home: str | None) -> Path:
 
 
 def main() -> None:
-    """The entry point: always ends the process with a status, never with a traceback."""
+    """The command: always ends the process with a status, never with a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not fit the terminal's alphabet
     sys.exit(status(sys.argv[1:]))
@@ -207,6 +207,14 @@ def status(arguments: list[str]) -> int:
         ended = cli.main(arguments, prog_name="pillarbox", standalone_mode=False)
         sys.stdout.flush()
         return ended or 0
+    except BaseException as trouble:
+        return explained(trouble)
+
+
+def explained(trouble: BaseException) -> int:
+    """Say in one line on standard error why a command or program ended so; its exit status."""
+    try:
+        raise trouble
     except click.exceptions.NoArgsIsHelpError as problem:
         click.echo(problem.ctx.get_help() if problem.ctx else "", err=True)
         return PERMANENT

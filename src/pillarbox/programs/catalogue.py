@@ -9,10 +9,15 @@ USAGE = 100
 
 PROGRAMS = {
     "maildirmake": "pillarbox.programs.maildirmake",
+    "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-newu": "pillarbox.programs.newu",
     "qmail-queue": "pillarbox.programs.qmail_queue",
     "qmail-showctl": "pillarbox.programs.showctl",
+    "sendmail": "pillarbox.programs.sendmail",
 }
+
+# Names by which `pillarbox` may be called, and what each means.
+LINKS: dict[str, tuple[str, ...]] = {name: (name,) for name in PROGRAMS}
 
 
 def run(name: str | None, arguments: list[str]) -> int:

@@ -1,0 +1,42 @@
+"""The entry point of `pillarbox`, and of every program it is linked as.
+
+`sendmail`, `qmail-inject` and the others are links to `pillarbox`: the name it is called by says which program is
+meant. They and `pillarbox run PROGRAM` go straight there, past the command's grammar and what that imports: programs
+on the machine wait for `sendmail`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pillarbox.programs import catalogue
+
+
+def main() -> int:
+    """Carry out the command line; the exit status."""
+    words = program(sys.argv)
+    if words is None:
+        from pillarbox.cli.main import main
+
+        main()  # ends the process itself
+        return 0
+    try:
+        status = catalogue.run(words[0], words[1:])
+        sys.stdout.flush()
+        return status
+    except BaseException as trouble:
+        from pillarbox.cli.main import explained
+
+        return explained(trouble)
+
+
+def program(argv: Sequence[str]) -> list[str] | None:
+    """The program that is meant, with its arguments; None when it is the command itself."""
+    name, arguments = os.path.basename(argv[0]), argv[1:]
+    if name in catalogue.LINKS:
+        return [*catalogue.LINKS[name], *arguments]
+    if len(arguments) > 1 and arguments[0] == "run" and arguments[1] in catalogue.PROGRAMS:
+        return list(arguments[1:])
+    return None
