@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ class Queue:
         for act in acts:
             sock, _ = self._listening.accept()
             link = Link(sock, MAY_SAY["injector", "queue"])
-            act(self, link)
-            link.flush()
+            with suppress(LinkLost):  # the program may have heard enough
+                act(self, link)
+                link.flush()
             link.close()
         self._listening.close()
 
@@ -202,10 +204,7 @@ def test_a_refusal_in_the_middle_of_a_large_message_ends_it(tmp_path: Path, larg
         tag = queue.hear(link, Verb.BLOCK).tag
         link.refuse(tag, Refusal(Status(4, 3, 1), "full"))
         link.flush()
-        try:
-            queue.hear(link, Verb.COMMIT)
-        except LinkLost:
-            return
+        queue.hear(link, Verb.COMMIT)
 
     queue = Queue(tmp_path, refuses)
     assert inject(str(tmp_path), ENVELOPE, large).status == 53
