@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from pillarbox import accounts
-from pillarbox.auth import checkers, hashes
-from pillarbox.auth.checkers import Verdict
+from pillarbox.auth import hashes
 from pillarbox.auth.verify import Accounts, Login
 from pillarbox.control.table import Settings
-from pillarbox.credentials import Credentials, Password
 from pillarbox.users import assign, system
 from pillarbox.users.assign import Assignment
 from pillarbox.users.owner import Owner
@@ -45,8 +43,9 @@ def logins(home: Path, sendas: Mapping[bytes, tuple[bytes, ...]] | None = None, 
 
 
 def test_a_system_user_comes_before_the_short_form_of_an_account(home: Path) -> None:
+    joe = Owner(b"joe", 501, 501, b"/h/joe", b"", b"")
     found = logins(home).find(b"joe")
-    assert found == Login(b"joe@mx.example", b"", b"/h/joe", (b"joe@a.example",), b"joe", system=True)
+    assert found == Login(b"joe@mx.example", b"", b"/h/joe", (b"joe@a.example",), b"joe", joe)
     account = logins(home).find(b"joe@example.org")
     assert account is not None and not account.system
     short = logins(home).find(b"ann")
@@ -79,8 +78,9 @@ def test_nobody_else_is_a_system_user(home: Path, name: bytes) -> None:
 
 def test_an_extension_is_a_mailbox_with_a_password_of_its_own(home: Path) -> None:
     there = logins(home, {b"sue": (b"@x.example",)})
+    sue = Owner(b"sue", 502, 502, b"/h/sue", b"-", b"Lists.X")
     found = there.find(b"sue-Lists.X")
-    assert found == Login(b"sue@mx.example", b"Lists.X", b"/h/sue", (), b"sue", system=True)
+    assert found == Login(b"sue@mx.example", b"Lists.X", b"/h/sue", (), b"sue", sue)
     assert there.record(found) is None
 
 
@@ -99,29 +99,3 @@ def test_a_name_that_users_assign_gives_to_accounts_has_no_system_password(home:
     assign.write(home / "users", [*assign.read(home / "users"), mailbox, moved])
     assert logins(home).find(b"boss") is None
     assert logins(home).find(b"sue") is None
-
-
-Asked = list[tuple[bytes, Owner | None]]
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Whom checkers are asked about; they say yes to everybody."""
-    found: Asked = []
-
-    def check(_how: object, name: bytes, owner: Owner | None, _credentials: Credentials, _today: int) -> Verdict:
-        found.append((name, owner))
-        return Verdict(owner is not None)
-
-    monkeypatch.setattr(checkers, "check", check)
-    return found
-
-
-def test_checkers_are_asked_about_everybody_who_might_be_a_system_user(home: Path, asked: Asked) -> None:
-    there = logins(home)
-    sue = Owner(b"sue", 502, 502, b"/h/sue", b"", b"")
-    for name, owner in ((b"Sue", sue), (b"ann", None), (b"nobody", None), (b"sue-x", None), (b"root", None)):
-        credentials = Password(name, b"bar")
-        verdict = there.check(there.system_name(name), there.find(name), credentials, 20_000)
-        assert verdict.right is (owner is not None)
-        assert asked.pop() == (owner.user if owner else name, owner)

@@ -175,6 +175,13 @@ def test_a_password_file_that_the_roles_cannot_read_is_found(good: Path) -> None
 
 
 @needs_root
+def test_roles_that_share_a_user_are_found(good: Path) -> None:
+    (good / "control" / "roleusers").write_text("smtpd:qmailq\n")
+    shared = "control/roleusers: smtpd and queue share the user qmailq: give each of them its own"
+    assert problems(good) == [shared]
+
+
+@needs_root
 def test_a_home_that_the_roles_cannot_enter_is_found(good: Path) -> None:
     good.parent.chmod(0o700)
     said = f" cannot enter {good.parent}: chmod o+x {good.parent}"

@@ -10,13 +10,13 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 
-from pillarbox.auth import checkers, hashes
-from pillarbox.auth.checkers import Verdict
+from pillarbox.auth import hashes
 from pillarbox.auth.passwords import Passwords, Record
 from pillarbox.control.table import Settings
 from pillarbox.credentials import Credentials, Digest, Identity, Password
 from pillarbox.users import system
 from pillarbox.users.owner import Owner, Owners
+from pillarbox.users.roles import User
 
 _LONGEST_LOGIN = 1000
 _NO_SECRET = b"\0"  # stands in for the secret of nobody; a NUL is in no password
@@ -28,23 +28,23 @@ class Login:
     a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
     is in the file `passwd` there, for somebody with the owner's rights to read. `sendas`: further senders (addresses,
     @domains) granted to the account; its extensions have none. `local`: the name by which Owners.for_login finds the
-    owner, extension left out. `system`: the owner is a system user, whose password control/checkers knows."""
+    owner, extension left out. `system`: the owner, where he is a system user, whose password control/checkers knows."""
 
     address: bytes
     extension: bytes
     home: bytes
     sendas: tuple[bytes, ...] = ()
     local: bytes = b""
-    system: bool = False
+    system: Owner | None = None
 
 
 class Accounts:
     """The accounts of one home, as users/passwords and users/cdb are just now, and the system users where
     control/checkers lets them log in. Methods block on files and the password database."""
 
-    def __init__(self, home: Path, settings: Settings) -> None:
+    def __init__(self, home: Path, settings: Settings, *, alias: User | None = None) -> None:
         self._passwords = Passwords(home / "users" / "passwords")
-        self._owners = Owners(home)
+        self._owners = Owners(home, alias=alias)
         self._me = settings.me.lower()
         self._sendas = settings.sendas
         self._checkers = settings.checkers
@@ -81,13 +81,10 @@ class Accounts:
             return b""
         return local if at else name
 
-    def check(self, name: bytes, login: Login | None, credentials: Credentials, today: int) -> Verdict:
-        """Ask control/checkers about a name that `system_name` made. `login` is what `find` said: where it is not a
-        system user's own mailbox they are asked all the same, and the answer is no. `today`: days since 1970. Blocks
-        for long; safe in any thread. Raises checkers.CannotCheck, Failure (4.3.0)."""
-        own = login is not None and login.system and not login.extension
-        owner = self._owners.for_login(name) if own else None
-        return checkers.check(self._checkers, owner.user if owner else name, owner, credentials, today)
+    @property
+    def checkers(self) -> tuple[bytes, ...]:
+        """How system users log in; where they do, `find` may block on the password database."""
+        return self._checkers
 
     def _is_system(self, name: bytes) -> bool:
         return bool(self._checkers) and self._system(name) is not None
@@ -102,12 +99,12 @@ class Accounts:
         addresses = [owner.user + b"@" + domain for domain in self._local_domains or (b"",)]
         granted = [each for key in (owner.user, *addresses) for each in self._sendas.get(key, ())]
         sendas = () if owner.ext else (*addresses[1:], *granted)
-        return Login(addresses[0], owner.ext, owner.home, sendas, owner.user, system=True)
+        return Login(addresses[0], owner.ext, owner.home, sendas, owner.user, system=owner)
 
     def record(self, login: Login) -> Record | None:
         """The account's own record; None for an extension, see `extension_record`, and for a system user. Raises
         Failure (4.3.0)."""
-        return None if login.extension or login.system else self._passwords.get(login.address)
+        return None if login.extension or login.system is not None else self._passwords.get(login.address)
 
     def identity(self, name: bytes, login: Login) -> Identity:
         """Who has proven to be `login`, having called himself `name`."""

@@ -61,6 +61,7 @@ def findings(home: Path) -> Iterator[Finding]:
     except Failure as failure:
         yield Finding("problem", failure.text)
         return
+    yield from _apart(premises)
     yield from _runtime(premises)
     yield from _reach(premises)
     for place in PLACES:
@@ -79,6 +80,17 @@ def _looking(part: Callable[[Premises], Iterator[Finding]], premises: Premises) 
     except OSError as trouble:
         where = os.fsdecode(trouble.filename) if isinstance(trouble.filename, str | bytes) else str(premises.home)
         yield problem(where, f"cannot look at it: {trouble.strerror}", "run check as root, or as the home's owner")
+
+
+def _apart(premises: Premises) -> Iterator[Finding]:
+    """Two roles of one user could do to each other what the kernel bars between users."""
+    if os.getuid() != 0:
+        return
+    holder: dict[int, str] = {}
+    for role, user in premises.users.items():
+        if user.uid != 0 and holder.setdefault(user.uid, role) != role:
+            both = f"{holder[user.uid]} and {role} share the user {user.name}"
+            yield problem("control/roleusers", both, "give each of them its own")
 
 
 def _runtime(premises: Premises) -> Iterator[Finding]:

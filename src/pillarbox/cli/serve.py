@@ -63,8 +63,8 @@ def serve(home: Path) -> int:
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     house.injection = activation.unix(received, home / INJECTION, 0o666)
     raise_descriptor_limit()
+    house.alias = users["alias"]
     if os.getuid() == 0:
-        house.alias = users["alias"]
         house.users = {role: Ids(user.uid, user.gid) for role, user in users.items()}
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")

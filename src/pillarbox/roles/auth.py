@@ -10,10 +10,14 @@ import asyncio
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
+from pillarbox.auth.checkers import CannotCheck, Verdict, check
 from pillarbox.auth.passwords import Record
 from pillarbox.auth.throttle import Throttle
 from pillarbox.auth.verify import Accounts, Login, extension_record, verify
@@ -21,7 +25,7 @@ from pillarbox.credentials import Credentials, Digest, Password
 from pillarbox.roles import connections
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
-from pillarbox.roles.log import Log
+from pillarbox.roles.log import Log, safe
 from pillarbox.roles.logins import PASSWORD
 from pillarbox.roles.looplink import LoopLink, Questions
 from pillarbox.roles.verbs import SUPERVISOR_SAYS, Verb
@@ -29,10 +33,13 @@ from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 
 AT_ONCE = 2  # hashes computed at a time: each takes 19 MiB and a core
 OWNER_TIME = 20.0  # seconds that an owner role has to answer
+CHECKS_AT_ONCE = 8  # questions to control/checkers at a time; a program among them may take long
 ATTEMPTS = 500  # under way or waiting, of all clients
 WRONG = Refusal(Status(5, 7, 8), "authorization failed")
 BUSY = Refusal(Status(4, 7, 0), "too many logins at once, try again later")
 AWAY = Refusal(Status(4, 7, 0), "temporary authentication failure")
+
+Found = TypeVar("Found")
 
 
 @dataclass(slots=True)
@@ -54,10 +61,12 @@ class Auth:
         self._house = house
         self._loop = asyncio.get_running_loop()
         self._log = Log("auth", house.settings.logformat == "json")
-        self._accounts = Accounts(house.home, house.settings)
+        self._accounts = Accounts(house.home, house.settings, alias=house.alias)
         self._throttle = Throttle()
         self._salt = os.urandom(16)
-        self._threads = ThreadPoolExecutor(AT_ONCE)
+        self._hashing = ThreadPoolExecutor(AT_ONCE)
+        self._asking = ThreadPoolExecutor(CHECKS_AT_ONCE)
+        self._finding = ThreadPoolExecutor(1)
         self._attempts = 0
         self._spawn = Questions()
         self._ended = self._loop.create_future()
@@ -68,14 +77,15 @@ class Auth:
         """To the role's end."""
         self._control.send(Verb.READY, 0)
         await self._ended
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._hashing, self._asking, self._finding):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _told(self, frame: Frame) -> None:
         if frame.verb is Verb.LINK:
             self._attach(frame.fields[0].decode(), socket.socket(fileno=frame.descriptors[0]))
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
-            self._accounts = Accounts(self._house.home, self._house.settings)
+            self._accounts = Accounts(self._house.home, self._house.settings, alias=self._house.alias)
         elif frame.verb is Verb.DRAIN:
             self._end()
 
@@ -118,14 +128,22 @@ class Auth:
             self._look_up(attempt)
 
     def _look_up(self, attempt: Attempt) -> None:
-        """Find the record; a mailbox with a password of its own has it where only its owner reads."""
+        """Find whose mailbox is meant. Where system users log in the password database is asked, off the loop, since it
+        may be a network away; the accounts are then looked at by that one thread alone."""
+        look = partial(_look, self._accounts, attempt.credentials.login)
+        if self._accounts.checkers:
+            self._compute(attempt, self._finding, look, lambda found: self._found(attempt, *found))
+            return
         try:
-            attempt.login = self._accounts.find(attempt.credentials.login)
-            record = self._accounts.record(attempt.login) if attempt.login is not None else None
+            found = look()
         except Failure as failure:
             self._undecided(attempt, failure.refusal)
-            return
-        login = attempt.login
+        else:
+            self._found(attempt, *found)
+
+    def _found(self, attempt: Attempt, login: Login | None, record: Record | None) -> None:
+        """A mailbox with a password of its own has it where only its owner reads."""
+        attempt.login = login
         if login is None or not login.extension:
             self._verify(attempt, record)
             return
@@ -165,17 +183,59 @@ class Auth:
         self._loop.call_later(OWNER_TIME, self._spawn.give_up, tag)
 
     def _verify(self, attempt: Attempt, record: Record | None) -> None:
-        verified = self._loop.run_in_executor(self._threads, verify, record, attempt.credentials)
+        """Against our own record; and then, where a system user may be meant, by control/checkers. They are asked about
+        other names too, of accounts and of nobody: a wrong password takes the same time whoever is meant."""
+        name = self._accounts.system_name(attempt.credentials.login)
 
-        def done(verified: asyncio.Future[bool]) -> None:
-            if verified.cancelled() or verified.exception() is not None:
-                self._undecided(attempt, AWAY)
-            elif verified.result():
+        def verified(right: bool) -> None:
+            if right:
+                self._welcome(attempt)
+            elif name and not (attempt.login and attempt.login.extension):
+                self._ask_checkers(attempt, name)
+            else:
+                self._failed(attempt)
+
+        self._compute(attempt, self._hashing, partial(verify, record, attempt.credentials), verified)
+
+    def _ask_checkers(self, attempt: Attempt, name: bytes) -> None:
+        owner = attempt.login.system if attempt.login else None
+        today = int(time.time()) // 86400
+
+        def checked(verdict: Verdict) -> None:
+            if verdict.remark:
+                self._warn(attempt, verdict.remark)
+            if verdict.right:
                 self._welcome(attempt)
             else:
                 self._failed(attempt)
 
-        verified.add_done_callback(done)
+        named = owner.user if owner is not None else name
+        work = partial(check, self._accounts.checkers, named, owner, attempt.credentials, today)
+        self._compute(attempt, self._asking, work, checked)
+
+    def _compute(
+        self, attempt: Attempt, threads: ThreadPoolExecutor, work: Callable[[], Found], done: Callable[[Found], None]
+    ) -> None:
+        """Do what blocks off the loop; a failure of it ends the attempt without a verdict."""
+
+        def ended(computed: asyncio.Future[Found]) -> None:
+            problem = None if computed.cancelled() else computed.exception()
+            if isinstance(problem, CannotCheck):
+                self._warn(attempt, problem.text)
+                self._undecided(attempt, AWAY)
+            elif isinstance(problem, Failure):
+                self._undecided(attempt, problem.refusal)
+            elif computed.cancelled() or problem is not None:
+                self._undecided(attempt, AWAY)
+            else:
+                done(computed.result())
+
+        self._loop.run_in_executor(threads, work).add_done_callback(ended)
+
+    def _warn(self, attempt: Attempt, why: str) -> None:
+        login = safe(attempt.credentials.login[:256])
+        self._log.say(f"auth: warning: login {login}: {why}", "warning", login=login, why=why)
+        self._log.flush()
 
     def _undecided(self, attempt: Attempt, refusal: Refusal) -> None:
         self._attempts -= 1
@@ -223,6 +283,12 @@ class Auth:
             owner.part()
 
         self._reach(login, reached)
+
+
+def _look(accounts: Accounts, name: bytes) -> tuple[Login | None, Record | None]:
+    """Whose mailbox a login name means, and his record. Raises Failure (4.3.0)."""
+    login = accounts.find(name)
+    return login, accounts.record(login) if login is not None else None
 
 
 def _refuse(attempt: Attempt, refusal: Refusal) -> None:
