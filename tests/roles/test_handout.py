@@ -14,8 +14,9 @@ import pytest
 from pillarbox.control.table import Settings, read
 from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, Message, State
+from pillarbox.queue.schedule import CROWDED_PAUSE
 from pillarbox.queue.sqlite import SqliteEngine
-from pillarbox.roles.handout import Handout
+from pillarbox.roles.handout import BATCH, Handout
 from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import DOWN, Verb
@@ -70,12 +71,16 @@ class Here:
     def __init__(self, links: tuple[Link, Link]) -> None:
         self.link: Link | None = links[0]
         self.asked: list[bytes] = []
+        self.many = True
 
     def find(self, local: bytes, now: float) -> Link | None:
         return self.link
 
     def ask(self, local: bytes) -> None:
         self.asked.append(local)
+
+    def serves_many(self, link: Link) -> bool:
+        return self.many
 
 
 def heard(links: tuple[Link, Link]) -> list[Frame]:
@@ -340,3 +345,27 @@ def test_what_became_of_a_delivery_is_heard_from_who_has_it_and_from_nobody_else
     with pytest.raises(LinkLost):
         handout.heard(links[1], outcome, BIRTH)
     assert handout.busy
+
+
+def test_one_user_s_deliveries_leave_room_for_others_however_many_addresses_he_has(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    owners = Here(links)
+    owners.many = False
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, owners)
+    given = draft(1)
+    addresses = tuple(b"joe-%d@host0.example" % number for number in range(500))
+    committed(engine, handout, given._replace(envelope=Envelope(b"", addresses)))
+    handout.start(BIRTH)
+    share = 10 * BATCH // 4
+    running = [frame.fields[7] for frame in heard(links)]
+    assert len(running) == share
+    handout.heard(links[0], Frame(Verb.OUTCOME, int(running[0]), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
+    marks = handout.schedule.marks()
+    engine.commit((), marks)
+    handout.schedule.settled(len(marks))
+    handout.read_ahead()
+    handout.start(BIRTH)
+    assert len(heard(links)) == 0, "the others come back when their pause is over"
+    handout.start(BIRTH + CROWDED_PAUSE)
+    assert len(heard(links)) == 1

@@ -36,6 +36,8 @@ LIFETIME = 604_800  # seconds; control/queuelifetime's default
 WINDOW = 10_000  # recipients in memory
 CLAIM = 100  # recipients in one claim
 LANES_KEPT = 10_000  # destinations remembered as down
+CROWDED_PAUSE = 2  # seconds
+CROWDED = b"Too many deliveries of this owner are under way. (#4.3.2)\n"
 LOST_PAUSES = (1, 5, 30)  # seconds after an attempt whose end nobody saw; then as any failure
 
 TOO_LONG = b"I'm not going to try again; this message has been in the queue too long.\n"
@@ -221,6 +223,16 @@ class Schedule:
         if job.losses > len(LOST_PAUSES) or self._is_ahead(job, (due, message, number)):
             return self._again(job, reason)
         return self._put_off(job, due, reason, tried=False)
+
+    def crowded(self, message: int, number: int, now: float) -> Mark | None:
+        """It was not tried: enough of the same owner is under way, and others shall have their turn."""
+        job = self._ended(message, number)
+        if job is None:
+            return None
+        job.lane.take_turn()
+        if job.lane.probe is job:
+            job.lane.probe = None
+        return self._put_off(job, int(now) + CROWDED_PAUSE, CROWDED, tried=False)
 
     def next_due(self, now: float) -> float | None:
         """When `start` or `wanted` will have something: now, a time, or None: not by itself."""

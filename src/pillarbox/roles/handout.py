@@ -7,7 +7,7 @@ engine again. Log lines are qmail-send's.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -43,6 +43,7 @@ class Owners(Protocol):
 
     def find(self, local: bytes, now: float) -> Link | None: ...
     def ask(self, local: bytes) -> None: ...
+    def serves_many(self, link: Link) -> bool: ...
 
 
 class _Fresh(NamedTuple):
@@ -71,7 +72,7 @@ def limits(settings: Settings) -> tuple[Limits, Limits, int]:
     """Of the local and the remote channel, and the lifetime."""
     local, remote = settings.concurrencylocal * BATCH, settings.concurrencyremote
     one = remote - remote // 4  # of the remote channel a slow host leaves a quarter to others
-    return Limits(local, local), Limits(remote, one, RELAYED_AT_ONCE), settings.queuelifetime
+    return Limits(local, max(BATCH, local // 4)), Limits(remote, one, RELAYED_AT_ONCE), settings.queuelifetime
 
 
 class Handout:
@@ -87,6 +88,7 @@ class Handout:
         self.remote: Link | None = None
         self._relays: deque[Start] = deque()  # for the remote role, which is away or has much to read already
         self._running: dict[int, _Running] = {}
+        self._load: Counter[Link] = Counter()  # how many of them are at each link
         self._number = 0
         self.configure(settings)
 
@@ -109,7 +111,7 @@ class Handout:
 
     def serves(self, owner: Link) -> bool:
         """Is something under way at this owner role?"""
-        return owner in self._held_up or any(running.link is owner for running in self._running.values())
+        return owner in self._held_up or self._load[owner] > 0
 
     def accepted(self, number: int, draft: Draft, incarnation: bytes) -> None:
         """A draft became message `number`."""
@@ -213,13 +215,21 @@ class Handout:
                 self._fail(start, Outcome.later(f"{owner.text} (#{owner.status})\n".encode(), owner.status), now)
 
     def _give(self, owner: Link, start: Start, now: float) -> None:
-        if owner in self._held_up:
+        if self._crowds(owner):
+            for number in start.numbers:
+                self.schedule.crowded(start.message, number, now)
+        elif owner in self._held_up:
             self._held_up[owner].append(start)
         elif owner.backlog < ON_THE_WAY and len(start.numbers) <= RECIPIENTS_AT_ONCE:
             self._hand_out(owner, start, now)
         else:
             self._held_up[owner] = deque([start])
             self._go_on(owner, now)
+
+    def _crowds(self, owner: Link) -> bool:
+        """Has one user's role its share already? He may have as many destinations as he likes, and hang in them all;
+        the role that serves all accounts is not one user's."""
+        return self._load[owner] >= self._limits[0].each and not self._owners.serves_many(owner)
 
     def _go_on(self, owner: Link, now: float) -> None:
         """Hand out what this owner role has room for."""
@@ -323,6 +333,7 @@ class Handout:
         """The number of a new delivery; its link is to send it on."""
         delivery = self._next_number()
         self._running[delivery] = running
+        self._load[running.link] += 1
         shown = safe(recipient)
         self._log.fact(
             f"starting delivery {delivery}: msg {running.message} to {running.channel} {shown}",
@@ -350,6 +361,7 @@ class Handout:
         if running is None or running.link is not link or letter not in _VERDICTS:
             raise LinkLost("no such delivery")
         del self._running[frame.tag]
+        self._load[link] -= 1
         outcome = Outcome(_VERDICTS[letter], report, Status(kind, subject, detail))
         self._note(frame.tag, running.message, running.number, outcome, now, down=more == [DOWN])
 
@@ -374,6 +386,7 @@ class Handout:
 
     def owner_silent(self, owner: Link, now: float) -> None:
         """That owner role hangs. What it has is put off as any other failure, not at once tried again."""
+        del self._load[owner]
         for delivery, running in [item for item in self._running.items() if item[1].link is owner]:
             del self._running[delivery]
             self._note(delivery, running.message, running.number, Outcome.later(_SILENT), now)
@@ -388,6 +401,7 @@ class Handout:
 
     def _deliveries_lost(self, link: Link, now: float) -> None:
         """Nobody will tell how they went."""
+        del self._load[link]
         for delivery, running in [item for item in self._running.items() if item[1].link is link]:
             del self._running[delivery]
             self._log.fact(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost, refusal
+from pillarbox.roles.process import Ids
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import Verb
 from pillarbox.status import Refusal
@@ -34,10 +35,11 @@ class _Role:
 
 
 class OwnerLinks:
-    """`us` is our role's name. Times are seconds on any one clock."""
+    """`us` is our role's name, `many` who owns the mailboxes of all accounts. Times are seconds on any one clock."""
 
-    def __init__(self, us: str, rounds: Rounds) -> None:
+    def __init__(self, us: str, rounds: Rounds, many: Ids | None = None) -> None:
         self._us, self._rounds = us, rounds
+        self._many = b"%d:%d" % many if many is not None else None
         self._owner_of: dict[bytes, tuple[bytes, float]] = {}
         self._roles: dict[bytes, _Role] = {}
         self._asked: dict[int, bytes] = {}
@@ -113,6 +115,13 @@ class OwnerLinks:
         for role in self._roles.values():
             if role.link is link:
                 role.asked = 0.0
+
+    def serves_many(self, link: Link) -> bool:
+        """Is this the role of all accounts, or the only one that there can be?"""
+        if self._many is None:
+            return True
+        role = self._roles.get(self._many)
+        return role is not None and role.link is link
 
     def sweep(self, now: float, busy: Callable[[Link], bool]) -> list[Link]:
         """Close links unused for a while. Where something is under way, ask whether anybody is there; returns links on

@@ -49,7 +49,7 @@ class Queue:
         self._marked = 0.0  # when the oldest mark that is not in the engine was made
         self._full = False  # new mail had no room the last time
         self._full_until = 0.0
-        self._owners = OwnerLinks("queue", self._rounds)
+        self._owners = OwnerLinks("queue", self._rounds, house.users.get("vmail"))
         self._asks: list[tuple[Link, Frame]] = []  # that came before the queue could be opened
 
     def run(self) -> None:
