@@ -19,7 +19,7 @@ from pillarbox.outcome import Outcome
 from pillarbox.status import Failure, Refusal, Status
 from pillarbox.users.owner import ALIAS, Owner, Owners
 
-_LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
+LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
 NO_MAILBOX = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 _NO_MAILBOX = Outcome.never(b"Sorry, no mailbox here by that name. (#5.1.1)\n", Status(5, 1, 1))
 _NOT_AS_ROOT = Outcome.later(b"Not allowed to perform deliveries as root.\n", Status(4, 3, 5))
@@ -119,8 +119,8 @@ class Deliveries:
 def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:
     """Add the copies that `job` needs to the batch; what comes next, if all of them get delivered."""
     try:
-        if _loops(job.content, plan.delivered_to):
-            return _LOOPING
+        if loops(job.content, plan.delivered_to):
+            return LOOPING
     except OSError:
         return Outcome.later(b"Unable to read message. (#4.3.0)\n")
     if plan.alone:
@@ -142,7 +142,7 @@ def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:
     return outcome
 
 
-def _loops(content: bytes | int, line: bytes) -> bool:
+def loops(content: bytes | int, line: bytes) -> bool:
     """Whether the header holds exactly this line. Raises OSError."""
     if isinstance(content, int):
         return _in_header(_blocks(content), line)

@@ -10,6 +10,7 @@ USAGE = 100
 PROGRAMS = {
     "maildirmake": "pillarbox.programs.maildirmake",
     "qmail-inject": "pillarbox.programs.qmail_inject",
+    "qmail-local": "pillarbox.programs.qmail_local",
     "qmail-newu": "pillarbox.programs.newu",
     "qmail-queue": "pillarbox.programs.qmail_queue",
     "qmail-showctl": "pillarbox.programs.showctl",
