@@ -13,24 +13,26 @@ from tests.scenarios.test_recipients import make_maildir
 from tests.scenarios.wire import Wire, deliver, login, token
 from tests.server import SECRET, Server, a_home, a_server, until
 
+NOT_YET = b"|echo not yet; exit 111\n"
+
 
 @pytest.fixture(scope="module")
 def jammed() -> Iterator[Server]:
-    """A server whose joe forwards his mail, which is not built yet, so that it stays in the queue."""
-    with a_server() as server:
+    """A server whose joe can take no mail for now, so that it stays in the queue."""
+    with a_server({"smtproutes": "example.com:[127.0.0.1]:1\n"}) as server:
         yield server
 
 
 @pytest.fixture
 def waiting(jammed: Server) -> Iterator[tuple[Server, str, bytes]]:
     """A message that waits: the server, its id, and a word that is in it."""
-    forward = jammed.mailbox() / ".qmail"
-    jammed.put(forward, b"&ann@example.net\n")
+    jam = jammed.mailbox() / ".qmail"
+    jammed.put(jam, NOT_YET)
     word = token()
     deliver(jammed, b"Subject: %s\r\n\r\n" % word)
     row = until(lambda: waiting_row(jammed), "a message that was tried")
     yield jammed, row[0], word
-    forward.unlink(missing_ok=True)
+    jam.unlink(missing_ok=True)
     if listed(jammed):
         jammed.pillarbox("queue", "remove", *[row[0] for row in listed(jammed)])
 
@@ -53,8 +55,8 @@ def test_a_deferred_message_is_listed_and_shown_with_its_reason(waiting: tuple[S
     assert row[0] == number and "<sender@example.net>" in row and "1 waiting" in row
     shown = server.pillarbox("queue", "show", number)
     assert f"message {number} from <sender@example.net>" in shown
-    assert "joe@example.org" in shown and "line 1 of .qmail" in shown, shown
-    server.await_log(r"^delivery \d+: deferral: .*\.qmail")
+    assert "joe@example.org" in shown and "not yet" in shown, shown
+    server.await_log(r"^delivery \d+: deferral: not_yet/")
     assert server.delivered() == []
 
 
@@ -183,14 +185,14 @@ def test_mail_for_a_domain_that_went_away_waits_and_arrives_when_the_domain_is_b
     word = token()
     jammed.pillarbox("account", "add", "eve@example.com", "--password-stdin", say=SECRET)
     mailbox = jammed.mailbox("eve", "example.com")
-    jammed.put(mailbox / ".qmail", b"&eve@example.net\n")
+    jammed.put(mailbox / ".qmail", NOT_YET)
     until(lambda: taken(jammed, word, b"eve@example.com"), "mail for the new domain")
     until(lambda: waiting_row(jammed), "the message")
     queue = jammed.processes("queue")
     virtual = (jammed.home / "control" / "virtualdomains").read_text()
     jammed.control("virtualdomains", virtual.replace("example.com:example.com\n", ""))
     jammed.signal(signal.SIGHUP)
-    until(lambda: "relay" in retried(jammed)[-1], "another reason")
+    until(lambda: "4.4.1" in retried(jammed)[-1], "another reason")
     jammed.control("virtualdomains", virtual)
     (mailbox / ".qmail").unlink()
     jammed.signal(signal.SIGHUP)
