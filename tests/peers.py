@@ -48,6 +48,17 @@ def peer(program: str) -> str:
     pytest.skip(missing)
 
 
+def bundle(name: str) -> Path:
+    """Where a mail server is unpacked, with what belongs to it; without it the test ends here."""
+    prefix = unpacked() / name
+    if prefix.is_dir():
+        return prefix.resolve()
+    missing = f"needs {name} unpacked from Debian's package: make test-peers brings it in"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
 def run(*command: str | Path, say: bytes = b"") -> bytes:
     """Run a peer with `say` on its standard input; it must succeed. What it printed on both outputs."""
     done = subprocess.run(command, input=say, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
