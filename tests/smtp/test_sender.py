@@ -177,3 +177,17 @@ def test_no_octets_are_no_event() -> None:
     sender, _ = led(Bring())
     sender.receive(b"")
     assert sender.wants_content
+
+
+# A slow server that is asked for many recipients one by one has its time for each of them.
+def test_every_whole_reply_is_progress_and_its_octets_are_not() -> None:
+    recipient = Say((Command(b"RCPT\r\n", Phase.RCPT),))
+    sender, _ = led(recipient, recipient, Bring())
+    seen = []
+    for octets in (b"250 x\r\n", b"250-a\r\n250 ", b"b\r\n"):
+        sender.receive(octets)
+        seen.append(sender.progress)
+    assert seen[0] == seen[1] == (Phase.RCPT, 1)
+    assert seen[2] == (Phase.CONTENT, 2)
+    sender.end_of_content()
+    assert sender.progress == (Phase.END, 2)

@@ -113,7 +113,9 @@ Dialogue = Generator[Turn, Heard, Attempt]
 class Sender:
     """One conversation with one server, led by a dialogue. See the module's page for how to drive it."""
 
-    __slots__ = ("_answers", "_dialogue", "_early", "_heard", "_out", "_phase", "_stuffer", "_waiting", "attempt")
+    __slots__ = (
+        "_answers", "_dialogue", "_early", "_heard", "_out", "_phase", "_replies", "_stuffer", "_waiting", "attempt",
+    )  # fmt: skip
 
     def __init__(self, dialogue: Dialogue) -> None:
         self._dialogue = dialogue
@@ -123,6 +125,7 @@ class Sender:
         self._heard: list[Answer] = []
         self._stuffer: Stuffer | None = None
         self._early = False
+        self._replies = 0
         self._phase = Phase.OVER
         self.attempt: Attempt | None = None
         """What became of the message, as soon as that is known."""
@@ -138,7 +141,7 @@ class Sender:
     @property
     def progress(self) -> tuple[Phase, int]:
         """Changes with every whole reply and every turn: as long as it does, the server is not too slow."""
-        return self.phase, len(self._waiting)
+        return self.phase, self._replies
 
     @property
     def finished(self) -> bool:
@@ -235,6 +238,7 @@ class Sender:
 
     def _hear(self, answer: Answer) -> None:
         self._heard.append(answer)
+        self._replies += 1
         if self._stuffer is not None:
             self._trouble(Trouble.OUT_OF_TURN, answer.whole)
             return
