@@ -60,7 +60,7 @@ def test_without_files_everything_has_qmails_default(control: Path) -> None:
     assert (settings.concurrencylocal, settings.concurrencyremote) == (10, 20)
     assert settings.bouncefrom == b"MAILER-DAEMON"
     assert (settings.maxrecipients, settings.spoolsize, settings.draintime) == (1000, 262144, 30)
-    assert (settings.rcptcheck, settings.logformat, settings.bounceformat) == ("users", "text", "report")
+    assert (settings.rcptcheck, settings.logformat, settings.bounceformat) == ("users", "text", "qsbmf")
     assert (settings.tlscert, settings.tlskey, settings.tcprules) == ("tls/cert.pem", "tls/key.pem", None)
     assert (settings.authcleartext, settings.crammd5, settings.listen) == (False, False, ())
     assert settings.defaultdelivery == b"./Maildir/\n"
@@ -230,6 +230,12 @@ def test_a_missing_rcpthosts_is_said_aloud(control: Path) -> None:
 def test_a_domain_both_local_and_virtual_is_said(control: Path) -> None:
     _, line, fatal = complaint(control, "virtualdomains", b"mx.example.org:joe\n")
     assert line == "control/virtualdomains: 'mx.example.org' is in control/locals too, which wins"
+    assert not fatal
+
+
+def test_a_form_of_bounces_that_is_not_there_yet_is_said(control: Path) -> None:
+    _, line, fatal = complaint(control, "bounceformat", b"report\n")
+    assert line == "control/bounceformat: report is not there yet; bounces have the form qsbmf"
     assert not fatal
 
 

@@ -119,6 +119,27 @@ def test_recipients_of_a_message_at_one_destination_start_together_and_take_one_
     assert schedule.start(BIRTH) == [Start(1, FAR, (4,), False)]
 
 
+def test_recipients_of_a_sender_that_varies_each_take_a_place_of_their_own() -> None:
+    schedule = fresh(remote=Limits(9, 2, 100))
+    schedule.committed(1, BIRTH, [FAR] * 3, alone=True)
+    assert schedule.start(BIRTH) == [Start(1, FAR, (0, 1), False, True)]
+    assert schedule.running == 2
+    schedule.outcome(1, 0, DONE, BIRTH)
+    assert schedule.start(BIRTH) == [Start(1, FAR, (2,), False, True)]
+
+
+def test_a_sender_that_varies_is_known_when_its_message_is_read_again() -> None:
+    schedule = Schedule(WIDE, Limits(9, 9, 100))
+    claim = schedule.wanted()
+    assert claim is not None
+    (message, recipients) = entry(1, 2, BIRTH)
+    plain = (message._replace(id=2), recipients)
+    varying = (message._replace(sender=b"list-@example.org-@[]"), recipients)
+    schedule.claimed(claim, [varying, plain], lambda address: FAR)
+    assert {start.message: start.alone for start in schedule.start(BIRTH)} == {1: True, 2: False}
+    assert schedule.running == 3
+
+
 def test_a_destination_that_fails_a_delivery_of_many_recipients_has_failed_once() -> None:
     schedule = fresh(remote=Limits(9, 9, 100))
     for message in (1, 2):

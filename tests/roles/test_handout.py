@@ -16,7 +16,7 @@ from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, Message, State
 from pillarbox.queue.schedule import CROWDED_PAUSE
 from pillarbox.queue.sqlite import SqliteEngine
-from pillarbox.roles.handout import BATCH, Handout
+from pillarbox.roles.handout import BATCH, ON_THE_WAY, Handout
 from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import DOWN, Verb
@@ -165,6 +165,47 @@ def test_recipients_of_one_domain_go_to_the_remote_role_in_one_frame_with_their_
             handout.heard(remotes[0], Frame(Verb.OUTCOME, tag, [b"K", b"2.0.0", b"taken\n"], []), BIRTH)
     engine.commit((), handout.schedule.marks())
     assert engine.show(number) is None
+
+
+VARYING = b"list-@example.org-@[]"
+
+
+def test_a_sender_that_varies_goes_to_each_recipient_under_that_one_s_name(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    given = draft(1)
+    recipients = (b"a@far.example", b"b@far.example", b"joe@host0.example", b"joe@host0.example")
+    given = given._replace(envelope=Envelope(VARYING, recipients))
+    handout = Handout(engine, settings(tmp_path, "host0.example:prefix\n"), silent, Here(links))
+    number = committed(engine, handout, given)
+    handout.remote = remotes[0]
+    handout.start(BIRTH)
+    far, here = heard(remotes), heard(links)
+    assert [frame.fields[2] for frame in far] == [b"list-a=far.example@example.org", b"list-b=far.example@example.org"]
+    assert [frame.fields[10:] for frame in far] == [[b"a@far.example"], [b"b@far.example"]]
+    assert [frame.fields[5] for frame in here] == [b"list-joe=host0.example@example.org"] * 2
+    assert [frame.fields[8::4] for frame in here] == [[b"2"], [b"3"]]
+    for link, frames, place in ((remotes[0], far, 9), (links[0], here, 7)):
+        for frame in frames:
+            handout.heard(link, Frame(Verb.OUTCOME, int(frame.fields[place]), [b"K", b"2.0.0", b""], []), BIRTH)
+    engine.commit((), handout.schedule.marks())
+    assert engine.show(number) is None
+
+
+def test_a_sender_that_varies_is_handed_out_as_fast_as_its_owner_reads(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    body = bytes(1 << 20)
+    given = draft(1)._replace(envelope=Envelope(VARYING, (b"joe@host0.example",) * 60), body=body, size=len(body))
+    committed(engine, handout, given)
+    handout.start(BIRTH)
+    assert links[0].backlog < ON_THE_WAY + 2 * len(body) and handout.held_up
+    numbers: list[int] = []
+    while len(numbers) < 60:
+        numbers += [int(frame.fields[8]) for frame in heard(links)]
+        handout.start(BIRTH)
+    assert numbers == list(range(60))
 
 
 def test_a_route_without_a_relay_defers_and_says_where_the_slip_is(

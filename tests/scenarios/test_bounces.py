@@ -164,6 +164,26 @@ def test_a_large_message_comes_back_whole_or_as_much_of_it_as_bouncesize_says() 
         assert len(copy) == 2000 + len(b"\n\n--- End of message stripped.\n")
 
 
+def test_a_list_s_mail_carries_each_recipient_s_name_and_bounces_to_its_owner_once(post: Server) -> None:
+    list_owner = post.mailbox("joe")
+    post.put(
+        list_owner / ".qmail-list", b"&ann@example.org\n&box@example.org\n&ann-no@example.org\n&ann-not@example.org\n"
+    )
+    post.put(list_owner / ".qmail-list-owner", b"./Maildir/\n")
+    post.put(list_owner / ".qmail-list-owner-default", b"./Maildir/\n")
+    word = token()
+    send(post, b"sender@example.net", word, b"joe-list@example.org")
+    for local in ("ann", "box"):
+        line = b"Return-Path: <joe-list-owner-%s=example.org@example.org>\n" % local.encode()
+        assert read(post.await_delivered(word, local)).startswith(line)
+        post.empty(local)
+    bounce = read(post.await_delivered(word))
+    assert b"\nTo: joe-list-owner-@example.org\n" in bounce
+    assert b"\n<ann-no@example.org>:\n" in bounce and b"\n<ann-not@example.org>:\n" in bounce
+    await_empty(post)
+    post.empty()
+
+
 def test_removed_mail_is_forgotten_without_a_bounce(post: Server) -> None:
     file = post.mailbox("ann") / ".qmail-slow"
     post.put(file, b"./Missing/\n")

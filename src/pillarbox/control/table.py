@@ -221,7 +221,7 @@ class Settings:
         "list", "remote", "ADDRESS[:PORT] of name servers to ask instead of /etc/resolv.conf's", reading.servers,
         "lines ADDRESS or ADDRESS:PORT, [ADDRESS]:PORT for IPv6", (),
     )  # fmt: skip
-    bounceformat: str = _choice("queue", "form of bounces", ("report", "qsbmf"))
+    bounceformat: str = _choice("queue", "form of bounces", ("qsbmf", "report"))
     bouncesize: int = _number("queue", "most octets of the message in a bounce; 0: all", 0, ours=True)
     tcprules: str | None = _path("smtpd pop3d", "a tcprules cdb about clients", None)
     logformat: str = _choice("all", "form of log lines", ("text", "json"))
@@ -333,3 +333,5 @@ def _contradictions(settings: Settings) -> Iterator[Complaint]:
     if both:
         problem = f"{reading.shown(both[0])} is in control/locals too, which wins"
         yield Complaint("virtualdomains", None, problem, False)
+    if settings.bounceformat == "report":
+        yield Complaint("bounceformat", None, "report is not there yet", False, "bounces have the form qsbmf")

@@ -93,11 +93,16 @@ def paragraph(address: bytes, report: bytes) -> bytes:
     return _SECOND_LF.sub(b"/", text[:-1]) + b"\n\n"
 
 
+def varies(sender: bytes) -> bool:
+    """Does the sender name each recipient, so that they cannot be delivered together? See `sender_for`."""
+    return sender.endswith(_VERP)
+
+
 def sender_for(sender: bytes, recipient: bytes) -> bytes:
     """The sender under which a message goes to `recipient`: `list-owner-@host-@[]` and joe@example.org make
     `list-owner-joe=example.org@host` (variable envelope return paths; qmail-send's senderadd); others stay as they
     are."""
-    if not sender.endswith(_VERP):
+    if not varies(sender):
         return sender
     box, at, host = sender.removesuffix(_VERP).rpartition(b"@")
     local, recipient_at, domain = recipient.rpartition(b"@")

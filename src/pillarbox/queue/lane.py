@@ -75,6 +75,7 @@ class Job:
     losses: int = 0
     changed: bool = False  # in the engine, by somebody, while it ran
     delivery: Delivery | None = None  # None: it is one of its own
+    alone: bool = False  # and must be
 
     @property
     def position(self) -> Position:
@@ -135,7 +136,8 @@ class Lane:
         if not self.ready:
             return []
         jobs = self.ready.popleft()
-        taken = self._together(jobs) if self.line.limits.recipients > 1 else [jobs.pop()]
+        several = self.line.limits.recipients > 1 and not jobs[-1].alone
+        taken = self._together(jobs) if several else [jobs.pop()]
         if jobs:
             self.ready.append(jobs)
         self.running += 1

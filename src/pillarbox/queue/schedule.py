@@ -29,6 +29,7 @@ from math import isqrt
 from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
+from pillarbox.queue.bounce import varies
 from pillarbox.queue.engine import REASON_LIMIT, START, Entry, Mark, Message, Position, Recipient
 from pillarbox.queue.lane import Channel, Delivery, Destination, Job, Lane, Limits, Line, Stage
 
@@ -67,12 +68,17 @@ class Claim:
 
 class Start(NamedTuple):
     """Try these recipients of one message now. `again`: one of them may have been tried before, by us or by somebody
-    who died before he could say so."""
+    who died before he could say so. `alone`: each in a delivery of its own."""
 
     message: int
     destination: Destination
     numbers: tuple[int, ...]
     again: bool
+    alone: bool = False
+
+
+def _again(jobs: list[Job]) -> bool:
+    return any([job.again for job in jobs])
 
 
 def _dying(reason: bytes) -> bytes:
@@ -113,13 +119,14 @@ class Schedule:
 
     # Messages.
 
-    def committed(self, message: int, born: int, destinations: Sequence[Destination]) -> None:
-        """A message was committed just now; its recipients, in their order, go to these destinations. As far as there
-        is room they start from here, without the engine being read."""
+    def committed(self, message: int, born: int, destinations: Sequence[Destination], *, alone: bool = False) -> None:
+        """A message was committed just now; its recipients, in their order, go to these destinations, each `alone` when
+        its sender varies. As far as there is room they start from here, without the engine being read."""
         turns: dict[Destination, list[Job]] = {}
         for number, destination in enumerate(destinations):
             job = self._admit(message, number, born, born, destination, False)
             if job is not None:
+                job.alone = alone
                 turns.setdefault(destination, []).append(job)
         for jobs in turns.values():
             self._arrive(jobs, born)
@@ -176,7 +183,7 @@ class Schedule:
                     job.started = now
                     chosen.setdefault((job.message, lane), []).append(job)
         return [
-            Start(message, lane.destination, tuple([job.number for job in jobs]), any([job.again for job in jobs]))
+            Start(message, lane.destination, tuple([job.number for job in jobs]), _again(jobs), jobs[0].alone)
             for (message, lane), jobs in chosen.items()
         ]
 
@@ -378,6 +385,7 @@ class Schedule:
     def _take_in(self, message: Message, recipient: Recipient, destination: Destination) -> None:
         job = self._admit(message.id, recipient.number, message.born, recipient.due, destination, True)
         if job is not None:
+            job.alone = varies(message.sender)
             self._sleep(job)
 
     # Jobs.

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from pillarbox.control.table import Settings
 from pillarbox.outcome import Outcome, Verdict
+from pillarbox.queue.bounce import sender_for, varies
 from pillarbox.queue.engine import BodyGone, Draft, Engine, Message, State
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
@@ -127,7 +128,8 @@ class Handout:
             f"info msg {number}: bytes {draft.size} from <{sender}> qp {draft.pid} uid {draft.uid}",
             "info", msg=number, bytes=draft.size, sender=sender, qp=draft.pid, uid=draft.uid,
         )  # fmt: skip
-        self.schedule.committed(number, draft.born, [self.destination(address) for address in envelope.recipients])
+        destinations = [self.destination(address) for address in envelope.recipients]
+        self.schedule.committed(number, draft.born, destinations, alone=varies(envelope.sender))
 
     def ended(self, numbers: Sequence[int]) -> None:
         """These messages are over."""
@@ -191,7 +193,10 @@ class Handout:
         for start in self.schedule.start(now):
             self._place(start, now)
         while self.remote is not None and self._relays and self.remote.backlog < ON_THE_WAY:
-            self._relay(self.remote, self._relays.popleft(), now)
+            start, rest = _cut(self._relays.popleft())
+            if rest is not None:
+                self._relays.appendleft(rest)
+            self._relay(self.remote, start, now)
 
     def _place(self, start: Start, now: float) -> None:
         """To the owner role of its destination, or to wait for that or for the remote role."""
@@ -220,7 +225,7 @@ class Handout:
                 self.schedule.crowded(start.message, number, now)
         elif owner in self._held_up:
             self._held_up[owner].append(start)
-        elif owner.backlog < ON_THE_WAY and len(start.numbers) <= RECIPIENTS_AT_ONCE:
+        elif owner.backlog < ON_THE_WAY and _cut(start)[1] is None:
             self._hand_out(owner, start, now)
         else:
             self._held_up[owner] = deque([start])
@@ -235,10 +240,9 @@ class Handout:
         """Hand out what this owner role has room for."""
         starts = self._held_up[owner]
         while starts and owner.backlog < ON_THE_WAY:
-            start = starts.popleft()
-            if len(start.numbers) > RECIPIENTS_AT_ONCE:
-                starts.appendleft(start._replace(numbers=start.numbers[RECIPIENTS_AT_ONCE:]))
-                start = start._replace(numbers=start.numbers[:RECIPIENTS_AT_ONCE])
+            start, rest = _cut(starts.popleft())
+            if rest is not None:
+                starts.appendleft(rest)
             self._hand_out(owner, start, now)
         if not starts:
             del self._held_up[owner]
@@ -261,7 +265,7 @@ class Handout:
         message = fresh.message
         fields = [
             b"%d" % message.id, message.incarnation, b"%d" % message.born, b"1" if start.again else b"0",
-            b"%d" % message.size, message.sender, b"" if descriptors else fresh.body or b"",
+            b"%d" % message.size, self._sender(start, fresh), b"" if descriptors else fresh.body or b"",
         ]  # fmt: skip
         for number, route in local:
             delivery = self._delivery(_Running(owner, message.id, number), route.local + b"@" + route.domain)
@@ -300,12 +304,18 @@ class Handout:
             return
         message = fresh.message
         fields = [
-            b"%d" % message.id, b"%d" % message.size, message.sender, domain, hop.relay, b"%d" % hop.port, hop.user,
-            hop.password, b"" if descriptors else fresh.body or b"",
+            b"%d" % message.id, b"%d" % message.size, self._sender(start, fresh), domain, hop.relay, b"%d" % hop.port,
+            hop.user, hop.password, b"" if descriptors else fresh.body or b"",
         ]  # fmt: skip
         for number, address in zip(start.numbers, addresses, strict=True):
             fields += b"%d" % self._delivery(_Running(remote, message.id, number, "remote"), address), address
         remote.send(Verb.RELAY, 0, *fields, descriptors=descriptors)
+
+    def _sender(self, start: Start, fresh: _Fresh) -> bytes:
+        """Under whose name this delivery goes."""
+        if not start.alone:
+            return fresh.message.sender
+        return sender_for(fresh.message.sender, self.shown(fresh.addresses[start.numbers[0]]))
 
     def _found(self, start: Start, now: float) -> _Fresh | None:
         """The message, or None when it cannot be read: its recipients know already."""
@@ -419,6 +429,14 @@ class Handout:
             f"status: local {here}/{local.total} remote {away}/{remote.total}",
             "status", local=here, local_limit=local.total, remote=away, remote_limit=remote.total,
         )  # fmt: skip
+
+
+def _cut(start: Start) -> tuple[Start, Start | None]:
+    """What of a start goes in one frame, and the rest of it."""
+    most = 1 if start.alone else RECIPIENTS_AT_ONCE
+    if len(start.numbers) <= most:
+        return start, None
+    return start._replace(numbers=start.numbers[:most]), start._replace(numbers=start.numbers[most:])
 
 
 def _elsewhere(start: Start, number: int, channel: Channel, name: bytes) -> Start:
