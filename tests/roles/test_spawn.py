@@ -17,6 +17,7 @@ from pillarbox.control.table import Settings
 from pillarbox.roles import spawn
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.process import Ids
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import ROLE_SAYS, Verb
 from pillarbox.status import Refusal, Status
@@ -24,7 +25,8 @@ from pillarbox.users.assign import Assignment, write
 
 PATIENCE = 10.0  # seconds
 OTHER = 4711
-ASSIGNED = {b"joe": os.getuid() or 65534, b"jim": os.getuid() or 65534, b"ann": OTHER, b"chief": 0}
+QUEUE = 4712
+ASSIGNED = {b"queue": QUEUE, b"joe": os.getuid() or 65534, b"jim": os.getuid() or 65534, b"ann": OTHER, b"chief": 0}
 
 
 def say_who(house: House, control: socket.socket) -> None:
@@ -58,7 +60,9 @@ class Played:
     def _be(self, home: Path, control: socket.socket) -> None:
         status = 1
         try:
-            spawn.Spawn(House(home, Settings(me=b"mx.example.org"), []), control, say_who).run()
+            house = House(home, Settings(me=b"mx.example.org"), [])
+            house.users = {"spawn": Ids(0, 0), "queue": Ids(QUEUE, QUEUE), "vmail": Ids(OTHER, OTHER)}
+            spawn.Spawn(house, control, say_who).run()
             status = 0
         except SystemExit:
             status = 0
@@ -130,6 +134,16 @@ def test_another_user_gets_another_role_where_we_may_become_him(played: Played) 
 def test_there_is_no_role_for_root(played: Played, peer: str) -> None:
     link = played.link(peer)
     answer = ask(link, Verb.OWNER, b"chief")
+    assert (answer.verb, answer.fields[0]) == (Verb.REFUSED, b"4.3.5")
+    link.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="without root the roles have no users of their own")
+@pytest.mark.parametrize("peer", ["queue", "users", "auth"])
+def test_there_is_no_owner_role_for_a_user_of_the_server(played: Played, peer: str) -> None:
+    """One that is broken into could else have spawn start processes as its neighbours."""
+    link = played.link(peer)
+    answer = ask(link, Verb.OWNER, b"queue")
     assert (answer.verb, answer.fields[0]) == (Verb.REFUSED, b"4.3.5")
     link.close()
 

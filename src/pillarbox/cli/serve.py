@@ -15,7 +15,7 @@ from pillarbox.cli.activation import Handed
 from pillarbox.cli.create import create
 from pillarbox.cli.first import first_account
 from pillarbox.cli.home import Lock
-from pillarbox.cli.layout import users_of
+from pillarbox.cli.layout import passwords_reader, users_of
 from pillarbox.cli.notify import Notifier
 from pillarbox.cli.port import remedy
 from pillarbox.cli.unusable import refuse_unusable
@@ -65,7 +65,8 @@ def serve(home: Path) -> int:
     raise_descriptor_limit()
     house.alias = users["alias"]
     if os.getuid() == 0:
-        house.users = {role: Ids(user.uid, user.gid) for role, user in users.items()}
+        everybody = {**users, "passwords": passwords_reader(settings)}  # beside auth, which may be root
+        house.users = {role: Ids(user.uid, user.gid) for role, user in everybody.items()}
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")
 

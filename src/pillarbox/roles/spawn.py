@@ -2,7 +2,8 @@
 
 It is told a local part or a login, never a user or a path; whose that is it finds out itself, with the one resolver. It
 has imported everything before the first request, has one thread, and reads neither mail nor passwords. The rules that
-must stay true: no owner role is root's; a peer gets a connected socket to the owner of what it named and to no other.
+must stay true: no owner role is root's, nor one of another role's user; a peer gets a connected socket to the owner of
+what it named and to no other.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 from pillarbox.users.owner import Owner, Owners
 
 OWNERS = 2000  # roles at the same time, where this process may have so many descriptors
+OWN_MAIL = ("alias", "vmail")  # the users of ours that mail is for
 ROUND = 0.05  # seconds between looks at children that hung up and have not ended
 LAST_MOMENT = 5.0  # seconds they have for that
 NOT_AS_ROOT = Refusal(Status(4, 3, 5), "Not allowed to perform deliveries as root.")
+NOT_AS_ROLE = Refusal(Status(4, 3, 5), "sorry, this server does not deliver as a user of its own")
 NOT_OURS = Refusal(Status(4, 3, 5), "sorry, this server cannot deliver as that user")
 NOBODY = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 TOO_MANY = Refusal(Status(4, 3, 2), "too many owners at once, try again later")
@@ -102,6 +105,8 @@ class Spawn:
         if found is None:
             raise Failure(NOBODY.text, NOBODY.status)
         _refuse_foreign(found)
+        if any(ids.uid == found.uid for role, ids in self._house.users.items() if role not in OWN_MAIL):
+            raise Failure(NOT_AS_ROLE.text, NOT_AS_ROLE.status)
         return Ids(found.uid, found.gid)
 
     # children
