@@ -174,7 +174,7 @@ def test_ten_system_users_and_an_account_get_their_mail_and_read_it(shadowed: tu
     broken, server = shadowed
     send(server, *(f"{person}@sys.example.org" for person in PEOPLE), "joe@example.org")
     for person in PEOPLE:
-        (file,) = until(lambda person=person: broken.mail_of(person), f"mail for {person}")  # type: ignore[misc]
+        (file,) = until(lambda person=person: broken.mail_of(person), f"mail for {person}")
         facts = file.stat()
         assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o077) == (*broken.ids(person), 0)
         (message,) = fetch(server, person, PASSWORD)
