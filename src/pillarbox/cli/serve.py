@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from pillarbox.cli import activation
@@ -42,8 +43,12 @@ class CannotServe(Failure):
     status = PERMANENT
 
 
-def serve(home: Path) -> int:
-    """Serve from `home` until SIGTERM or SIGINT; the exit status. Raises Failure before anything is served."""
+def serve(home: Path, delivery: bytes | None = None) -> int:
+    """Serve from `home` until SIGTERM or SIGINT; the exit status. Raises Failure before anything is served.
+
+    With `delivery` as qmail-start does: the dot-qmail lines of users without a .qmail are these, not those of
+    control/defaultdelivery; no port is opened, and nothing is said to people."""
+    classic = delivery is not None
     received = activation.handed(os.environ, os.getpid())
     systemd = Notifier.taken(os.environ)
     _open_standard()
@@ -53,12 +58,14 @@ def serve(home: Path) -> int:
     lock.take()
     settings = _settings(home)
     users = users_of(settings)
-    house = House(home, settings, _bound(settings, received))
+    house = House(home, settings, [] if classic else _bound(settings, received))
+    house.overrides = {"defaultdelivery": delivery, "listen": ()} if classic else {}
     house.read_certificates()
     _refuse_without_certificate(house)
     refuse_unusable(home, users)
-    login, password = first_account(home, settings)
-    house.settings = settings = _settings(home, quiet=True)  # the first account made its domain ours
+    login, password = (None, None) if classic else first_account(home, settings)
+    # The first account made its domain ours.
+    house.settings = settings = replace(_settings(home, quiet=True), **house.overrides)
     activation.refuse_strange(received, [home / PUBLIC, home / INJECTION])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     house.injection = activation.unix(received, home / INJECTION, 0o666)
@@ -72,13 +79,13 @@ def serve(home: Path) -> int:
 
     def announce(moment: Moment) -> None:
         systemd.tell(moment)
-        if moment is not Moment.SERVING:
+        if moment is not Moment.SERVING or classic:
             return
         bound = [listener for listener, _sock in house.listening]
         lines = [f"listening {listener}" for listener in bound] + ["ready"]
         print("\n".join([*lines, *welcome(home, settings, bound, login, password)]), flush=True)
 
-    status = Supervisor(house, _roles(), log, announce).run()
+    status = Supervisor(house, _roles(house), log, announce).run()
     lock.release()
     return status
 
@@ -92,10 +99,11 @@ def _open_standard() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, "w")
 
 
-def _roles() -> list[tuple[str, Run, int]]:
+def _roles(house: House) -> list[tuple[str, Run, int]]:
+    """All that have something to do: without a port of theirs, the network's roles have not."""
     # A core is left to the queue and the deliveries: one more network role costs more in switches than it gains.
     smtpds = max(1, len(os.sched_getaffinity(0)) - 1)
-    return [
+    roles: list[tuple[str, Run, int]] = [
         ("queue", queue.run, 1),
         ("spawn", spawn.run, 1),
         ("remote", remote.run, 1),
@@ -104,6 +112,7 @@ def _roles() -> list[tuple[str, Run, int]]:
         ("smtpd", smtpd.run, smtpds),
         ("pop3d", pop3d.run, 1),
     ]
+    return [role for role in roles if role[0] not in ("smtpd", "pop3d") or house.listeners(role[0])]
 
 
 def _settings(home: Path, *, quiet: bool = False) -> Settings:

@@ -13,6 +13,7 @@ PROGRAMS = {
     "qmail-local": "pillarbox.programs.qmail_local",
     "qmail-newu": "pillarbox.programs.newu",
     "qmail-queue": "pillarbox.programs.qmail_queue",
+    "qmail-start": "pillarbox.programs.qmail_start",
     "qmail-showctl": "pillarbox.programs.showctl",
     "sendmail": "pillarbox.programs.sendmail",
 }

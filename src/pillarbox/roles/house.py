@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, read, reread
 from pillarbox.roles import certificates
@@ -37,6 +38,7 @@ class House:
     users: Mapping[str, Ids] = field(default_factory=dict)  # whom each role becomes; none of them when we are not root
     alias: User | None = None  # whose alias/ is, where control/roleusers may say that
     role: str = "supervisor"  # whose view of the house this is
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that whoever started us said, not control/
 
     def seen_by(self, role: str) -> House:
         """The house as a role gets it."""
@@ -60,7 +62,8 @@ class House:
     def reread(self) -> list[str]:
         """Read the control files again; a file with an error keeps its old value. Returns the complaints as lines."""
         closed = frozenset() if self.role == "queue" else SECRET
-        self.settings, complaints = reread(self.home / "control", self.settings, closed=closed)
+        settings, complaints = reread(self.home / "control", self.settings, closed=closed)
+        self.settings = replace(settings, **self.overrides)
         return [str(complaint) for complaint in complaints]
 
     def read_secrets(self) -> list[str]:
