@@ -20,6 +20,7 @@ from pillarbox.roles.bounces import Bounces, Prepared
 from pillarbox.roles.log import Log
 from pillarbox.status import SystemTrouble
 from tests.queue.drafts import BIRTH, accept, draft, spooled
+from tests.queue.kills import READS_CALLS, calls_of
 
 SETTINGS = Settings(me=b"mx.example.org", rcpthosts=frozenset())
 
@@ -122,6 +123,21 @@ def test_a_bounce_over_the_limit_goes_to_a_file_whatever_its_message_was(
     (one,), receipt = commit(engine, a_bouncer(engine, log, replace(SETTINGS, spoolsize=500)))
     assert one.file is not None and os.listdir(tmp_path / "queue" / "spool") == [one.file.name]
     assert content(engine, receipt.bounced[0]).endswith(bytes(draft(4).body or b""))
+
+
+@pytest.mark.skipif(not READS_CALLS, reason="knows the system calls of x86-64 only")
+def test_a_bounce_in_a_file_is_on_disk_before_its_commit(log: Log, tmp_path: Path) -> None:
+    def end() -> None:
+        engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+        failed(engine, draft(4))
+        commit(engine, a_bouncer(engine, log, replace(SETTINGS, spoolsize=10)))
+        os._exit(0)
+
+    calls = [(name, Path(file).name) for name, file in calls_of(end)]
+    written = max(place for place, (name, file) in enumerate(calls) if name == "write" and len(file) == 32)
+    synced = calls.index(("fsync", calls[written][1]), written)
+    directory = calls.index(("fsync", "spool"), synced)
+    assert ("fdatasync", "queue.db-wal") in calls[directory:]
 
 
 def test_a_large_message_is_copied_in_blocks(engine: SqliteEngine, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

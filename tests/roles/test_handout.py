@@ -254,6 +254,18 @@ def test_a_destination_that_the_remote_role_calls_down_is_left_alone(
     assert number == 4 and handout._number == 3
 
 
+def test_a_last_attempt_that_fails_for_now_is_logged_as_the_failure_it_is(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, replace(settings(tmp_path, "host0.example:a\n"), queuelifetime=5), silent, Here(links))
+    committed(engine, handout, draft(1))
+    handout.start(BIRTH + 6)
+    (frame,) = heard(links)
+    later = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"Z", b"4.2.0", b"not now\n"], [])
+    handout.heard(links[0], later, BIRTH + 6)
+    assert silent._lines[-1].startswith("delivery 1: failure: not_now/I'm_not_going_to_try_again;")
+
+
 def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +17,7 @@ from pillarbox.control.table import Settings
 from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
-from pillarbox.queue.engine import Draft, State
+from pillarbox.queue.engine import Draft, Ending, Mark, QueueFull, Receipt, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
 from pillarbox.roles.drafts import SMALL
@@ -213,6 +213,49 @@ def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
                 break
             time.sleep(0.05)
         assert last is not None and last.fields[8] == b"%d" % BATCH
+
+
+def test_bounces_that_have_no_room_wait_and_new_mail_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = tmp_path / "full"
+    commit = SqliteEngine.commit
+
+    def small(
+        engine: SqliteEngine, drafts: Sequence[Draft], marks: Sequence[Mark], endings: Sequence[Ending] = ()
+    ) -> Receipt:
+        if endings and full.exists():
+            raise QueueFull("no room")
+        return commit(engine, drafts, marks, endings)
+
+    monkeypatch.setattr(SqliteEngine, "commit", small)
+    full.touch()
+    with Played(tmp_path) as played:
+        smtpd, remote = played.link("smtpd"), played.link("remote")
+        played.send(smtpd, b"joe@example.org")
+        owner = played.owner()
+        owner.send(Verb.OUTCOME, int(next_frame(owner, Verb.DELIVER).fields[7]), b"D", b"5.0.0", b"never\n")
+        assert owner.flush()
+        before = played.processor_time()
+        for tag in range(2, 22):
+            played.send(smtpd, b"joe@example.org", tag=tag)
+            next_frame(smtpd, Verb.COMMITTED)
+            time.sleep(0.05)
+        assert remote.receive() == [] and played.processor_time() - before < 0.5
+        full.unlink()
+        relayed = next_frame(remote, Verb.RELAY)
+        assert relayed.fields[2:4] == [b"", b"example.net"] and relayed.fields[10] == b"ann@example.net"
+        assert b"\n<joe@example.org>:\nnever\n\n---" in bytes(relayed.fields[8])
+
+
+def test_a_message_that_failed_before_a_crash_bounces_at_the_next_start(tmp_path: Path) -> None:
+    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+    engine.commit([Draft(b"k" * 16, Envelope(b"ann@example.net", (b"joe@example.org",)), 1, 0, 0, 5, b"body\n")], [])
+    engine.commit((), [Mark.failed(1, 0, b"never\n")])
+    engine.close()
+    with Played(tmp_path) as played:
+        assert next_frame(played.link("remote"), Verb.RELAY).fields[10] == b"ann@example.net"
+    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+    assert [(message.id, message.sender) for message, _ in engine.listing()] == [(2, b"")]
+    engine.close()
 
 
 def test_an_owner_that_does_not_read_does_not_keep_the_queue_busy(queue: Played) -> None:
