@@ -27,10 +27,11 @@ NUMBER = re.compile(rb"^Subject: number (\d+)$", re.MULTILINE)
 
 
 class Traffic:
-    """Threads that send numbered messages and note which were answered 250, over every kind of trouble."""
+    """Threads that send numbered messages to one recipient and note which were answered 250, over every kind of
+    trouble."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, recipient: bytes = b"joe@example.org") -> None:
+        self._server, self._recipient = server, recipient
         self._lock = threading.Lock()
         self._next = 0
         self._ending = threading.Event()
@@ -70,7 +71,7 @@ class Traffic:
                 return
 
     def _send(self, wire: Wire, number: int, body: bytes) -> bytes:
-        for command in (b"MAIL FROM:<ann@example.net>", b"RCPT TO:<joe@example.org>", b"DATA"):
+        for command in (b"MAIL FROM:<ann@example.net>", b"RCPT TO:<%s>" % self._recipient, b"DATA"):
             said = wire.tell(command)
             if said[:1] not in b"23" or not said:
                 wire.tell(b"RSET")
