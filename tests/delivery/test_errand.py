@@ -102,6 +102,16 @@ def test_a_message_that_cannot_be_read_is_tried_later(joe: Joe, instruction: byt
     assert not (joe.home / "out").exists() or (joe.home / "out").read_bytes() == b""
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_message_of_another_length_than_it_should_have_is_tried_later(joe: Joe, more: int) -> None:
+    joe.instruct(".qmail-x", b"./Mailbox\n")
+    errand = joe.errand(job(local=b"joe-x"))
+    broken = errand._replace(job=errand.job._replace(size=len(MESSAGE) + more))
+    result = carry_out(broken, Surroundings(b"mx", {}, MOMENT, no_wait))
+    assert conclusion(broken, result, b"") == Outcome.later(b"Unable to read message. (#4.3.0)\n")
+    assert (joe.home / "Mailbox").read_bytes() == b""
+
+
 def test_a_repeated_errand_finds_its_copy_in_the_maildir_and_tells_programs_again(joe: Joe) -> None:
     text = b"|echo run >> order\n./Maildir/\n"
     carry(joe, text)

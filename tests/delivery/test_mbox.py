@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,24 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_directory_is_no_mbox(tmp_path: Path) -> None:
     with pytest.raises(MboxTrouble, match="Unable to open"):
         append(tmp_path, b"body\n")
+
+
+def test_a_message_is_on_the_disk_before_it_is_called_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+
+    def sync(descriptor: int) -> None:
+        facts = os.fstat(descriptor)
+        synced.append((facts.st_ino, facts.st_size if stat.S_ISREG(facts.st_mode) else 0))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    file = tmp_path / "Mailbox"
+    append(file, b"body\n")
+    whole = len(HEAD + b"body\n\n")
+    assert synced == [(file.stat().st_ino, whole), (tmp_path.stat().st_ino, 0)]
+    append(file, b"body\n")
+    assert synced[2:] == [(file.stat().st_ino, 2 * whole)], "the directory has not changed"
 
 
 def test_a_locked_file_is_waited_for_thirty_seconds_and_no_longer(tmp_path: Path) -> None:

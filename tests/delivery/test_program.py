@@ -92,6 +92,7 @@ def test_no_command_can_change_the_message_that_the_next_one_gets(tmp_path: Path
 
 def test_no_other_descriptor_of_ours_is_handed_down(tmp_path: Path, message: int) -> None:
     secret = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(secret, True)
     try:
         run(b"ls /proc/$$/fd > out", tmp_path, message)
     finally:
@@ -121,3 +122,20 @@ def test_two_commands_that_read_one_large_message_do_not_disturb_each_other(
     for descriptor in (spool, one, other):
         os.close(descriptor)
     assert [file.name for file in tmp_path.iterdir()] == ["spool"]
+
+
+def test_a_large_message_that_is_not_whole_is_given_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spool").write_bytes(b"line\n" * 50_000)
+    spool = os.open(tmp_path / "spool", os.O_RDONLY)
+    opening = os.open
+    refused = f"/proc/self/fd/{spool}"
+
+    def refuses(file: str, *rest: int) -> int:
+        if str(file) == refused:
+            raise PermissionError(13, "Permission denied")
+        return opening(file, *rest)
+
+    monkeypatch.setattr(os, "open", refuses)
+    with pytest.raises(ProgramTrouble, match=r"Unable to read message\. \(#4\.3\.0\)"):
+        program.message_file(spool, 250_001, bytes(tmp_path))
+    os.close(spool)

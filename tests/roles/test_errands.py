@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -179,6 +180,43 @@ def test_mail_behind_programs_that_do_not_end_is_deferred_at_last_and_then_at_on
     assert played.outcome(51) == DONE
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "taken"),
+    [("IN_LINE", 3, 3), ("IN_LINE_OCTETS", 3 * len(MESSAGE), 4), ("IN_LINE_OF_A_HOME", 1000, 5)],
+)
+def test_what_waits_is_bounded_over_all_homes(
+    played: Played, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, taken: int
+) -> None:
+    monkeypatch.setattr(errands, name, limit)
+    for delivery in range(1, 6):
+        played.take(delivery, b"|true\n", f"home{delivery}")
+    played.until(lambda: len(played.told) == 5)
+    assert list(played.told.values()).count(DONE) == taken
+    played.take(10, b"|true\n")
+    assert played.outcome(10) == DONE, "the room is there again"
+
+
+def test_no_more_than_so_many_run_at_a_time_for_all_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands, "AT_ONCE", 2)
+    played = Played(tmp_path)
+    command = b"|mkdir -p ../running/$$; ls ../running | wc -l >> ../seen; sleep 0.2; rmdir ../running/$$\n"
+    for delivery in range(1, 7):
+        played.take(delivery, command, f"home{delivery}")
+    played.until(lambda: len(played.told) == 6)
+    assert max(map(int, (tmp_path / "seen").read_text().split())) <= 2
+    played.close()
+
+
+def test_who_waits_for_the_end_of_our_links_is_not_kept_waiting_by_a_program(played: Played) -> None:
+    one, other = socket.socketpair()
+    played.take(1, b"|touch begun; sleep 1000\n")
+    played.until((played.home("joe") / "begun").exists)
+    one.close()
+    other.settimeout(PATIENCE)
+    assert other.recv(1) == b""
+    other.close()
+
+
 def test_a_line_has_an_end(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "IN_LINE_OF_A_HOME", 2)
     for delivery in range(1, 5):
@@ -227,7 +265,17 @@ def test_a_runner_that_is_killed_is_a_crash_and_temporary(played: Played) -> Non
     assert played.outcome(1) == Outcome.later(b"words\nAack, child crashed. (#4.3.0)\n")
 
 
-def test_signals_that_a_role_ignores_end_a_program(played: Played) -> None:
+def test_signals_that_a_role_ignores_end_a_program(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        end_by_signals(played)
+    finally:
+        for number, how in zip(ignored, before, strict=True):
+            signal.signal(number, how)
+
+
+def end_by_signals(played: Played) -> None:
     for delivery, name in enumerate((b"TERM", b"INT", b"HUP", b"PIPE"), 1):
         played.take(delivery, b"|kill -%s $$\n" % name, home=name.decode())
         assert played.outcome(delivery) == Outcome.later(b"Aack, child crashed. (#4.3.0)\n")
