@@ -298,6 +298,7 @@ def test_every_end_has_its_words(replies: tuple[bytes, ...], verdict: Verdict, r
         ((*HELLO, b"250\r\n", b"550 x\r\n"), Advice.NOTHING, False),
         ((*HELLO, b"250\r\n", b"250\r\n", b"421 x\r\n"), Advice.NEXT_HOST, True),
         ((*HELLO, b"250\r\n", b"250\r\n", b"451 x\r\n"), Advice.NOTHING, False),
+        ((*HELLO, b"250\r\n", b"250\r\n", b"354\r\n250 early\r\n"), Advice.NEXT_HOST, False),
         ((*HELLO, b"250\r\n", b"250\r\n", b"354\r\n", b""), Advice.NOTHING, False),
         ((*HELLO, b"250\r\n", b"250\r\n", b"354\r\n", b"421 x\r\n"), Advice.NOTHING, False),
         ((*HELLO, b"250\r\n", b"250\r\n", b"354\r\n", b"250 x\r\n"), Advice.NOTHING, False),

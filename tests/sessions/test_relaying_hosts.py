@@ -22,7 +22,7 @@ from pillarbox.status import Status
 from tests import hosts
 from tests.hosts import Host
 from tests.peers import peer
-from tests.server import until
+from tests.server import SECRET, a_server, listen, until
 from tests.sessions.client import order
 from tests.sessions.driver import bring
 
@@ -112,6 +112,21 @@ def test_a_host_without_tls_gets_mail_in_clear_and_no_password() -> None:
         host.await_received(b"Subject: clear")
         trip = bring(order(JOE, credentials=Password(b"joe", b"x")), host.port, [])
         assert trip.attempt.message.status == Status(4, 7, 11)
+
+
+def test_another_pillarbox_takes_mail_and_lets_us_log_in() -> None:
+    with a_server(control={"listen": listen("smtp", "submission")}) as server:
+        to = Envelope(b"a@b.example", (b"joe@example.org", b"nobody@example.org", b"far@away.test"))
+        trip = bring(order(to), server.ports["smtp"], [b"Subject: one\n\n"])
+        assert [outcome.verdict for outcome in trip.attempt.outcomes] == [DONE, NEVER, NEVER]
+        assert trip.tls == "TLSv1.3"
+        server.await_delivered(b"Subject: one")
+        for password, verdict in ((SECRET.encode(), DONE), (b"wrong", LATER)):
+            login = Password(b"joe@example.org", password)
+            to = Envelope(b"joe@example.org", (b"joe@example.org",))
+            trip = bring(order(to, credentials=login), server.ports["submission"], [b"Subject: two\n\n"])
+            assert [outcome.verdict for outcome in trip.attempt.outcomes] == [verdict]
+        server.await_delivered(b"Subject: two")
 
 
 @contextmanager

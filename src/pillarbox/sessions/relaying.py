@@ -264,7 +264,7 @@ def _address_problem(order: Order, offers: Offers, address: bytes) -> Outcome | 
 def _data_taken(heard: Heard, wanted: list[int]) -> bool:
     """The server has said 354, for one reason or another, and waits for content."""
     answers = heard.answers[1 + len(wanted) :]
-    return heard.trouble is None and bool(answers) and 300 <= answers[0].code < 400
+    return bool(answers) and 300 <= answers[0].code < 400
 
 
 def _say(line: bytes, phase: Phase) -> Say:

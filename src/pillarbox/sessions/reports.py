@@ -6,6 +6,7 @@ of the host stands there bounded, and with no secret of ours that it may have ec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from pillarbox.attempt import Advice, Attempt
@@ -142,7 +143,8 @@ def data_refused(host: bytes, heard: Heard, recipients: _Recipients) -> Attempt:
 def delivered(host: bytes, heard: Heard, recipients: _Recipients) -> Attempt:
     """The reply to the final dot, or what came instead of it."""
     if heard.trouble is not None:
-        return died(host, heard, recipients)
+        # What it does not bear may be this very content; others need not wait for that.
+        return replace(died(host, heard, recipients), destination_failed=False)
     answer = heard.answers[-1]
     if answer.positive:
         return Attempt(recipients, Outcome.done(host + b" accepted message.\n" + _said(answer)))
