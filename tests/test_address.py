@@ -41,6 +41,8 @@ def test_an_address_is_split_at_its_last_at_sign(address: bytes, parts: tuple[by
         (b"<joe@[192.0.2.1]>", b"joe@[192.0.2.1]", b""),
         (b"<joe@[IPv6:2001:db8::1]>", b"joe@[IPv6:2001:db8::1]", b""),
         (b"<joe+x=y/z@ex_ample.org>", b"joe+x=y/z@ex_ample.org", b""),
+        (b"<#@[]>", b"#@[]", b""),
+        (b"<#@[]> SIZE=1", b"#@[]", b"SIZE=1"),
     ],
 )
 def test_a_path_gives_the_raw_address_and_the_parameters(argument: bytes, address: bytes, parameters: bytes) -> None:
@@ -70,6 +72,9 @@ def test_a_path_gives_the_raw_address_and_the_parameters(argument: bytes, addres
         b"<joe@[192.0.2.1>",
         b"<joe@[a@b]>",
         b"<joe@[]>",
+        b"<##@[]>",
+        b"<@relay.example:#@[]>",
+        b"<#@[]x>",
         b'<""@example.org>',
         b'<"">',
         b'<"a@b">',

@@ -24,7 +24,10 @@ _QUOTED_STRING = rb'"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])+"'
 _LABEL = rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9_\x80-\xff\-]{0,61}[A-Za-z0-9_\x80-\xff])?"
 _DOMAIN = _LABEL + rb"(?:\." + _LABEL + rb")*"
 _LITERAL = rb"\[[A-Za-z0-9.:\-]+\]"
-_MAILBOX = rb"(" + _DOT_STRING + rb"|" + _QUOTED_STRING + rb")(?:@(" + _DOMAIN + rb"|" + _LITERAL + rb"))?"
+# #@[] is no address by any RFC: qmail hosts send their double bounces under it, and one may be ours to take.
+_DOUBLE_BOUNCE = rb"(?<=<#@)\[\]"
+_AT = rb"@(" + _DOMAIN + rb"|" + _LITERAL + rb"|" + _DOUBLE_BOUNCE + rb")"
+_MAILBOX = rb"(" + _DOT_STRING + rb"|" + _QUOTED_STRING + rb")(?:" + _AT + rb")?"
 _ROUTE = rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*:)?"
 
 _PATH = re.compile(rb" *<(?:" + _ROUTE + _MAILBOX + rb")?>(?: (.*))?\Z", re.DOTALL)

@@ -112,6 +112,13 @@ def test_a_bounce_that_cannot_be_delivered_goes_to_the_postmaster_and_no_further
     post.empty("box")
 
 
+def test_a_double_bounce_of_another_qmail_host_is_taken(post: Server) -> None:
+    word = token()
+    send(post, b"#@[]", word, b"joe@example.org")
+    assert read(post.await_delivered(word)).startswith(b"Return-Path: <#@[]>\n")
+    post.empty()
+
+
 def test_a_double_bounce_that_cannot_be_delivered_is_discarded_with_a_line_in_the_log() -> None:
     control = {"doublebounceto": "joe-no\n", "doublebouncehost": "example.org\n"}
     with a_server(control) as server:
