@@ -16,8 +16,8 @@ from pillarbox.control.table import TABLE, Complaint, Listener, Settings, read, 
 QMAILS = """me badmailfrom bouncefrom bouncehost concurrencylocal concurrencyremote databytes defaultdomain defaulthost
 doublebouncehost doublebounceto envnoathost helohost idhost localiphost locals morercpthosts percenthack plusdomain
 queuelifetime rcpthosts smtpgreeting smtproutes timeoutconnect timeoutremote timeoutsmtpd virtualdomains"""
-OURS = """listen tlscert tlskey authcleartext crammd5 maxrecipients spoolsize draintime defaultdelivery rcptcheck
-roleusers checkers sendas cleartextroutes resolvers bounceformat bouncesize tcprules logformat"""
+OURS = """listen tlscert tlskey authcleartext crammd5 maxrecipients spoolsize draintime defaultdelivery aliases
+rcptcheck roleusers checkers sendas cleartextroutes resolvers bounceformat bouncesize tcprules logformat"""
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.job import Errand, Job
-from pillarbox.delivery.local import Aliases, Deliveries, Step
+from pillarbox.delivery.local import Deliveries, Step
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
 from pillarbox.status import Failure
@@ -61,7 +62,7 @@ class Joe:
         assert len(outcomes) == len(steps)
         return outcomes
 
-    def step(self, one: Job, *, aliases: Aliases | None = None, user: bytes = b"joe") -> Step:
+    def step(self, one: Job, *, aliases: Table | None = None, user: bytes = b"joe") -> Step:
         """What one job comes to."""
         owners = OneUser(self.home, UID, user)
         return Deliveries(owners, b"./Maildir/\n", b"mx.example.org", UID, aliases).deliver([one])[0]

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from pillarbox.compose.rewriting import Hosts
 from pillarbox.content import octets
-from pillarbox.delivery import dotqmail
+from pillarbox.delivery import aliases, dotqmail
+from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.job import Errand, Forwarding
+from pillarbox.delivery.local import Deliveries
 from pillarbox.mailbox import maildir
 from pillarbox.mailbox.maildrop import Maildrop
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.status import Status
-from tests.delivery.conftest import LINES, MESSAGE, Joe, job
+from tests.delivery.conftest import LINES, MESSAGE, UID, Joe, OneUser, job
 
 DONE = Outcome(Verdict.DONE, b"did 1+0+0\n", Status(2, 0, 0))
 LOOPING = Outcome(
@@ -220,17 +223,48 @@ def test_a_message_that_loops_is_not_forwarded(joe: Joe) -> None:
     assert joe.deliver(job(local=b"joe-x", content=text)) == [LOOPING]
 
 
-def test_the_aliases_table_speaks_ahead_of_the_files_of_alias(joe: Joe) -> None:
+def test_the_aliases_table_speaks_ahead_of_the_files_of_alias(joe: Joe, tmp_path: Path) -> None:
     joe.instruct(".qmail-list", b"./Maildir/\n")
-
-    def table(local: bytes) -> tuple[bytes, ...] | None:
-        return (b"ann@example.com", b"bob") if local == b"list" else None
-
+    joe.instruct(".qmail-other", b"./Maildir/\n")
+    table = alias_table(tmp_path, b"list: ann@example.com, bob\n")
     step = joe.step(job(local=b"joe-list"), aliases=table, user=b"alias")
     assert isinstance(step, Forwarding)
-    assert step.recipients == (b"ann@example.com", b"bob")
-    assert joe.step(job(local=b"joe-list"), aliases=lambda _: None, user=b"alias") == DONE
+    assert (step.recipients, step.sender) == ((b"ann@example.com", b"bob@me.example"), b"ann@example.net")
+    assert joe.step(job(local=b"joe-other"), aliases=table, user=b"alias") == DONE
     assert joe.step(job(2, local=b"joe-list"), aliases=table) == DONE, "the table is not for users"
+
+
+def test_a_list_of_the_aliases_table_has_its_owner_for_a_sender(joe: Joe, tmp_path: Path) -> None:
+    table = alias_table(tmp_path, b"list: ann@example.com\nowner-list: bob\n")
+    step = joe.step(job(local=b"joe-list"), aliases=table, user=b"alias")
+    assert isinstance(step, Forwarding) and step.sender == b"owner-list@me.example"
+    bounce = joe.step(job(local=b"joe-list")._replace(sender=b""), aliases=table, user=b"alias")
+    assert isinstance(bounce, Forwarding) and bounce.sender == b""
+
+
+def test_an_alias_that_leads_back_to_itself_has_an_outcome_of_its_own(joe: Joe, tmp_path: Path) -> None:
+    table = alias_table(tmp_path, b"a@example.org: b@example.org\nb@example.org: a@example.org\n")
+    step = joe.step(job(local=b"joe-a", recipient=b"a@example.org"), aliases=table, user=b"alias")
+    assert step == Outcome.never(b"This alias leads back to itself. (#5.4.6)\n", Status(5, 4, 6))
+
+
+def test_trouble_with_the_aliases_table_puts_mail_off(joe: Joe, tmp_path: Path) -> None:
+    table = alias_table(tmp_path, b"list: :include:/does/not/exist\n")
+    step = joe.step(job(local=b"joe-list"), aliases=table, user=b"alias")
+    assert isinstance(step, Outcome) and step.verdict is Verdict.LATER
+    assert step.report == b"/does/not/exist: No such file or directory\n"
+
+
+def test_a_name_in_the_aliases_table_has_a_mailbox(joe: Joe, tmp_path: Path) -> None:
+    table = alias_table(tmp_path, b"list: ann@example.com\n")
+    alias = Deliveries(OneUser(joe.home, UID, b"alias"), b"./Maildir/\n", b"mx", UID, table)
+    assert alias.refused(b"joe-list") is None
+    assert alias.refused(b"joe-nothing") is not None
+
+
+def alias_table(directory: Path, text: bytes) -> Table:
+    aliases.write(directory / "aliases", text, Hosts(b"me.example", b"example", b"example"))
+    return Table(directory / "aliases")
 
 
 def test_nothing_is_delivered_as_root(joe: Joe) -> None:

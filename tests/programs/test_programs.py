@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pillarbox.cli.main import status
+from pillarbox.delivery.aliases import Table
 from pillarbox.programs.catalogue import PROGRAMS
 from pillarbox.users import cdb
 
@@ -156,3 +157,41 @@ def test_showctl_without_control_files_is_111(qmail: Path, capsys: Captured) -> 
     os.rmdir(qmail / "control")
     assert status(["run", "qmail-showctl"]) == 111
     assert capsys.readouterr().err.startswith(f"qmail-showctl: fatal: unable to read {qmail}/control: ")
+
+
+def test_newaliases_makes_the_table(qmail: Path) -> None:
+    (qmail / "control" / "aliases").write_text("aliases\n")
+    (qmail / "aliases").write_bytes(b"root: joe\nroot: ann\n")
+    assert status(["run", "newaliases"]) == 0
+    assert (qmail / "aliases.cdb").stat().st_mode & 0o777 == 0o644
+    assert Table(qmail / "aliases").expand(b"root") == (b"joe@mx.example.org",)
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "line"),
+    [
+        (None, 111, "newaliases: fatal: unable to read {}/aliases: no such file or directory\n"),
+        (
+            b"x: |y\n",
+            100,
+            "newaliases: fatal: {}/aliases: line 1: the alias table runs no program: '|y': put that line",
+        ),
+    ],
+)
+def test_newaliases_refuses_what_it_cannot_read(
+    qmail: Path, text: bytes | None, ended: int, line: str, capsys: Captured
+) -> None:
+    (qmail / "control" / "aliases").write_text("aliases\n")
+    if text is not None:
+        (qmail / "aliases").write_bytes(text)
+    assert status(["run", "newaliases"]) == ended
+    assert capsys.readouterr().err.startswith(line.format(qmail))
+    assert not (qmail / "aliases.cdb").exists()
+
+
+def test_newaliases_says_what_counts_only_once(qmail: Path, capsys: Captured) -> None:
+    (qmail / "control" / "aliases").write_text("aliases\n")
+    (qmail / "aliases").write_bytes(b"root: joe\nroot: ann\n")
+    assert status(["run", "newaliases"]) == 0
+    expected = f"newaliases: warning: {qmail}/aliases: line 2: 'root' is there already, in line 1, which counts\n"
+    assert capsys.readouterr().err == expected

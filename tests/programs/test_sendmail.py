@@ -13,7 +13,7 @@ from tests.programs.calling import a_home, call
 
 
 def asked(*words: str) -> Asked:
-    return understand(read(words, "vimte:f:r:p:o:B:F:EJxb:N:R:V:L:h:O:X:GUn"))
+    return understand(read(words, "vimte:f:r:p:o:B:F:EJxb:N:R:V:L:h:O:X:GUnI"))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def asked(*words: str) -> Asked:
         (["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t"], Asked("m", True, None, b"CronDaemon", [])),
         (["-oi", "-oem", "-bm", "-v", "-B8BITMIME", "x"], Asked("m", False, None, None, [b"x"])),
         (["-it", "-N", "failure,delay", "-Rhdrs"], Asked("m", True, None, None, [])),
+        (["-bi"], Asked("i", False, None, None, [])),
+        (["-I"], Asked("i", False, None, None, [])),
         (["-ti", "gr\udcf6\udcdfe"], Asked("m", True, None, None, [b"gr\xf6\xdfe"])),
     ],
 )

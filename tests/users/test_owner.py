@@ -230,3 +230,16 @@ def test_a_dotqmail_name_is_looked_for_in_order() -> None:
     names = list(dotqmail_names(b"-", b"A.b-c"))
     assert names == [b".qmail-a:b-c", b".qmail-a:b-default", b".qmail-default"]
     assert list(dotqmail_names(b"", b"")) == [b".qmail", b".qmaildefault"]
+
+
+def test_a_name_of_the_alias_table_is_known(home: Path) -> None:
+    asked: list[tuple[bytes, bytes]] = []
+
+    def listed(local: bytes, domain: bytes) -> bool:
+        asked.append((local, domain))
+        return local == b"root"
+
+    owners = Owners(home, listed=listed)
+    assert owners.known(b"root", b"example.org")
+    assert not owners.known(b"nothing", b"example.org")
+    assert asked == [(b"root", b"example.org"), (b"nothing", b"example.org")]

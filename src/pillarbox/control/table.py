@@ -200,6 +200,9 @@ class Settings:
         "dot-qmail lines",
         b"./Maildir/\n",
     )
+    aliases: str = _path(
+        "users owner", "the alias table that newaliases makes, without .cdb; asked ahead of alias/", "/etc/aliases"
+    )
     rcptcheck: str = _choice("smtpd users", "who says at RCPT whether a recipient exists", ("users", "off", "owner"))
     roleusers: Mapping[str, str] = _ours(
         "map", "supervisor", "ROLE:USER, other user names than qmail's", partial(reading.names, allowed=ROLES),

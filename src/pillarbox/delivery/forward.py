@@ -26,9 +26,12 @@ def addresses(instructions: tuple[Instruction, ...], before: int | None = None) 
     )
 
 
-def forwarding(job: Job, owner: Owner, recipients: tuple[bytes, ...], report: bytes) -> Forwarding:
-    """The last step of `job`. Raises DotQmailTrouble."""
-    sender = new_sender(owner, job)
+def forwarding(
+    job: Job, owner: Owner, recipients: tuple[bytes, ...], report: bytes, sender: bytes | None = None
+) -> Forwarding:
+    """The last step of `job`. `sender` is a list's owner, where the alias table names one. Raises DotQmailTrouble."""
+    if sender is None or job.sender in UNCHANGED:
+        sender = new_sender(owner, job)
     return Forwarding(job, owner, key(job), sender, recipients, delivered_to(job.recipient), report)
 
 

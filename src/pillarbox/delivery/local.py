@@ -9,10 +9,12 @@ instructions are; one that cannot be followed leaves the whole job undone, befor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from pillarbox.address import split
 from pillarbox.delivery import dotqmail, forward
+from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.job import Errand, Forwarding, Job, delivered_to, return_path
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
@@ -20,6 +22,7 @@ from pillarbox.status import Failure, Refusal, Status
 from pillarbox.users.owner import ALIAS, Owner, Owners
 
 LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
+_LOOPING_ALIAS = Outcome.never(b"This alias leads back to itself. (#5.4.6)\n", Status(5, 4, 6))
 NO_MAILBOX = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
 _NO_MAILBOX = Outcome.never(b"Sorry, no mailbox here by that name. (#5.1.1)\n", Status(5, 1, 1))
 _NOT_AS_ROOT = Outcome.later(b"Not allowed to perform deliveries as root.\n", Status(4, 3, 5))
@@ -27,12 +30,12 @@ _DID_ONE = Outcome.done(b"did 1+0+0\n")
 _TABLE = b"aliases"  # stands for a dot-qmail file's name where the aliases table speaks
 
 Step = Outcome | Errand | Forwarding
-Aliases = Callable[[bytes], "tuple[bytes, ...] | None"]
 
 
 class _Plan(NamedTuple):
     """What to do for an address: Maildirs (instruction's line, path), the Delivered-To line that goes ahead, addresses
-    to forward to. `alone`: a process of its own is to follow the instructions."""
+    to forward to. `alone`: a process of its own is to follow the instructions. `sender`: of forwards, where the alias
+    table names one."""
 
     delivered_to: bytes
     maildirs: tuple[tuple[int, bytes], ...]
@@ -40,15 +43,15 @@ class _Plan(NamedTuple):
     alone: bool
     owner: Owner
     found: dotqmail.DotQmail
+    sender: bytes | None
 
 
 class Deliveries:
     """The deliveries of one owner role. `defaultdelivery`: dot-qmail lines; `host`: for file names; `uid`: who we are,
-    nobody else's mailbox is touched. `aliases` says what the aliases table has for a local part; it is asked ahead of
-    the dot-qmail files of alias, and nobody else's."""
+    nobody else's mailbox is touched. `aliases` is asked ahead of the dot-qmail files of alias, and nobody else's."""
 
     def __init__(
-        self, owners: Owners, defaultdelivery: bytes, host: bytes, uid: int, aliases: Aliases | None = None
+        self, owners: Owners, defaultdelivery: bytes, host: bytes, uid: int, aliases: Table | None = None
     ) -> None:
         self._owners = owners
         self._defaultdelivery = defaultdelivery
@@ -82,6 +85,9 @@ class Deliveries:
         owner = self._owners.for_delivery(local)
         if owner.uid != self._uid:
             raise Failure("this is another owner's role", Status(4, 3, 5))
+        table = self._table_for(owner)
+        if table is not None and table.has(owner.ext):
+            return None
         found = dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
         return None if found is not None else NO_MAILBOX
 
@@ -93,11 +99,13 @@ class Deliveries:
                 return _NOT_AS_ROOT
             if owner.uid != self._uid:
                 return _not_ours(owner, self._uid)
-            found = self._instructions(owner)
+            sender, found = self._instructions(owner, split(recipient)[1])
         except Failure as failure:
             return _outcome(failure)
         if found is None:
             return _NO_MAILBOX
+        if found.name == _TABLE and not found.instructions:
+            return _LOOPING_ALIAS
         maildirs = tuple(
             (one.line, os.path.join(owner.home, one.directory))
             for one in found.instructions
@@ -105,15 +113,19 @@ class Deliveries:
         )
         addresses = forward.addresses(found.instructions)
         alone = len(maildirs) + len(addresses) < len(found.instructions)
-        return _Plan(delivered_to(recipient), maildirs, addresses, alone, owner, found)
+        return _Plan(delivered_to(recipient), maildirs, addresses, alone, owner, found, sender)
 
-    def _instructions(self, owner: Owner) -> dotqmail.DotQmail | None:
-        if self._aliases is not None and owner.user == ALIAS and owner.dash:
-            addresses = self._aliases(owner.ext)
-            if addresses is not None:
-                forwards = tuple(dotqmail.Forward(line, address) for line, address in enumerate(addresses, 1))
-                return dotqmail.DotQmail(_TABLE, forwards)
-        return dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
+    def _instructions(self, owner: Owner, domain: bytes) -> tuple[bytes | None, dotqmail.DotQmail | None]:
+        """The sender that forwards get, where the alias table names one, and what is to be done."""
+        table = self._table_for(owner)
+        addresses = table.expand(owner.ext, domain) if table is not None else None
+        if table is None or addresses is None:
+            return None, dotqmail.find(owner.home, owner.dash, owner.ext, self._defaultdelivery)
+        forwards = tuple(dotqmail.Forward(line, address) for line, address in enumerate(addresses, 1))
+        return table.sender(owner.ext, domain), dotqmail.DotQmail(_TABLE, forwards)
+
+    def _table_for(self, owner: Owner) -> Table | None:
+        return self._aliases if owner.user == ALIAS and owner.dash else None
 
 
 def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:
@@ -130,7 +142,7 @@ def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:
     if plan.addresses:
         report = b"did %d+%d+0\n" % (delivered, len(plan.addresses))
         try:
-            outcome = forward.forwarding(job, plan.owner, plan.addresses, report)
+            outcome = forward.forwarding(job, plan.owner, plan.addresses, report, plan.sender)
         except Failure as failure:
             return _outcome(failure)
     elif delivered != 1:

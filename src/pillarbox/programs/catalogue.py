@@ -9,6 +9,7 @@ USAGE = 100
 
 PROGRAMS = {
     "maildirmake": "pillarbox.programs.maildirmake",
+    "newaliases": "pillarbox.programs.newaliases",
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",
     "qmail-newu": "pillarbox.programs.newu",

@@ -1,12 +1,13 @@
 """sendmail: as the programs of others call it, sendmail(8). A message on standard input becomes qmail-inject's.
 
-Exit statuses: 0 queued, 75 (EX_TEMPFAIL) not now, 100 it cannot be.
+With -bi or -I it makes the alias table. Exit statuses: 0 queued, 75 (EX_TEMPFAIL) not now, 100 it cannot be.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from typing import NamedTuple
 
 from pillarbox.programs import diagnosis, options, qmail_inject
@@ -16,7 +17,8 @@ NAME = "sendmail"
 TEMPFAIL = 75  # sysexits.h: what callers of sendmail know as "try again"
 USAGE = "[ -t ] [ -fsender ] [ -Fname ] [ arg ... ]"
 # Those of qmail's sendmail, and what others have had since: -r is -f; the rest says how to do what is done our way.
-_LETTERS = "vimte:f:r:p:o:B:F:EJxb:N:R:V:L:h:O:X:GUn"
+_LETTERS = "vimte:f:r:p:o:B:F:EJxb:N:R:V:L:h:O:X:GUnI"
+_ELSEWHERE = {"i": "pillarbox.programs.newaliases"}
 
 
 class Asked(NamedTuple):
@@ -35,8 +37,12 @@ def main(arguments: list[str]) -> int:
         asked = understand(options.read(arguments, _LETTERS))
     except options.BadOption:
         return diagnosis.usage(NAME, USAGE)
-    call = Call(NAME, asked.recipients, asked.header, asked.sender, crlf=True, several=True, needs_one=True)
-    status = qmail_inject.run(call, environment(asked, os.environb))
+    if asked.mode in _ELSEWHERE:
+        status = import_module(_ELSEWHERE[asked.mode]).main([])
+        assert isinstance(status, int)
+    else:
+        call = Call(NAME, asked.recipients, asked.header, asked.sender, crlf=True, several=True, needs_one=True)
+        status = qmail_inject.run(call, environment(asked, os.environb))
     return TEMPFAIL if status == diagnosis.TEMPORARY else status
 
 
@@ -53,9 +59,11 @@ def understand(read: Iterable[tuple[str, str]]) -> Asked:
             sender = b"" if argument == "<>" else os.fsencode(argument)
         elif option == "F":
             name = os.fsencode(argument)
+        elif option == "I":
+            mode = "i"
         elif option == "b":
             mode = argument
-    if mode != "m":
+    if mode not in ("m", *_ELSEWHERE):
         raise options.BadOption("b")
     return Asked(mode, header, sender, name, recipients)
 

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.forward import for_recipient
 from pillarbox.delivery.job import Errand, Job
 from pillarbox.delivery.local import Deliveries, Step
@@ -78,7 +79,8 @@ class Owner:
     def _reload(self) -> None:
         settings = self._house.settings
         self._owners = Owners(self._house.home, alias=self._house.alias)
-        self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid())
+        aliases = Table(self._house.home / settings.aliases)
+        self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid(), aliases)
         self._errands.host = settings.me
 
     def _shown(self, local: bytes, domain: bytes) -> bytes:

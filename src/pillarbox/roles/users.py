@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from pillarbox.delivery.aliases import Table
 from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost, refusal
@@ -59,7 +60,8 @@ class Users:
 
     def _take_settings(self) -> None:
         self._routing = Routing(self._house.settings)
-        self._owners = Owners(self._house.home, alias=self._house.alias, owned=self._homes.owned)
+        listed = Table(self._house.home / self._house.settings.aliases).has
+        self._owners = Owners(self._house.home, alias=self._house.alias, owned=self._homes.owned, listed=listed)
         self._links.forget()
         self._good.clear()
 
@@ -112,7 +114,7 @@ class Users:
             route = self._routing.route(address)
             if not isinstance(route, Local):
                 return b""
-            if self._house.settings.rcptcheck != "off" and not self._owners.known(route.local):
+            if self._house.settings.rcptcheck != "off" and not self._owners.known(route.local, route.domain):
                 return NO_MAILBOX
             owner = self._owners.for_delivery(route.local)
         except Failure as failure:

@@ -25,6 +25,7 @@ _LONGEST_LOCAL = 1000
 
 
 Owned = Callable[[bytes, int], bool]
+Listed = Callable[[bytes, bytes], bool]
 
 
 class CannotResolve(Failure):
@@ -93,13 +94,17 @@ class _Assignments:
 class Owners:
     """The resolver over one home (DIR of `serve`). `alias` is whose DIR/alias is (users.roles; default: the system user
     of that name, without one whoever we are). `owned` says whether a directory exists and is this uid's; it may raise
-    CannotResolve. Methods block on files and the password database."""
+    CannotResolve. `listed` says whether the alias table has a local part at a domain. Methods block on files and the
+    password database."""
 
-    def __init__(self, home: Path, *, alias: User | None = None, owned: Owned | None = None) -> None:
+    def __init__(
+        self, home: Path, *, alias: User | None = None, owned: Owned | None = None, listed: Listed | None = None
+    ) -> None:
         self._alias_home = os.fsencode(home / "alias")
         self._alias_user = alias
         self._alias = ALIAS if alias is None else alias.name.encode()
         self._owned = _owned if owned is None else owned
+        self._listed = listed
         self._assignments = _Assignments(home / "users" / "cdb")
 
     def for_delivery(self, local: bytes) -> Owner:
@@ -123,11 +128,13 @@ class Owners:
                 return None if barred else Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
         return None
 
-    def known(self, local: bytes) -> bool:
-        """Is there an owner for mail to this local part, alias counting only where alias/ catches it? An extension of
-        a user is taken without a look into his home, as qmail does. Raises Failure (4.3.0)."""
+    def known(self, local: bytes, domain: bytes = b"") -> bool:
+        """Is there an owner for mail to this local part, alias counting only where the alias table or alias/ catches
+        it? An extension of a user is taken without a look into his home, as qmail does. Raises Failure (4.3.x)."""
         owner = self.for_delivery(local)
-        return owner.user != self._alias or _catches(owner)
+        if owner.user != self._alias:
+            return True
+        return (self._listed is not None and self._listed(owner.ext, domain)) or _catches(owner)
 
     def _from_passwd(self, local: bytes) -> Owner | None:
         """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
