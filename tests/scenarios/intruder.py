@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pillarbox.cli.main import main
-from pillarbox.roles import auth, owner, pop3d, queue, remote, smtpd, users
+from pillarbox.roles import auth, owner, pop3d, queue, remote, smtpd, spawn, users
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.verbs import MAY_SAY, SUPERVISOR_SAYS, Verb
@@ -33,6 +33,7 @@ MODULES = {
     "queue": queue,
     "remote": remote,
     "smtpd": smtpd,
+    "spawn": spawn,
     "users": users,
 }
 PATIENCE = 5.0  # seconds
@@ -49,8 +50,10 @@ def broken_into(role: str, work: Callable[[House, socket.socket], None]) -> Call
 
     def run(house: House, control: socket.socket) -> None:
         name = f"owner-{pwd.getpwuid(os.getuid()).pw_name}" if role == "owner" else role
-        if os.getuid() != 0 and not (RIGHTS / name).exists():  # root may all of it, and would lose his rights by it
-            tell(name, {"facts": facts(), **{about: outcome(attempt) for about, attempt in attempts(house.home)}})
+        if not (RIGHTS / name).exists():
+            # root may all of it, and would lose his rights by trying
+            tries = attempts(house.home) if os.getuid() != 0 else ()
+            tell(name, {"facts": facts(), **{about: outcome(attempt) for about, attempt in tries}})
         if (RIGHTS / f"turn-{name}").exists() and not (RIGHTS / f"{name}-said").exists():
             tell(f"{name}-said", speak(role, control))
             return
@@ -257,6 +260,8 @@ def delivery(person0: Link, person: bytes) -> str:
 
 
 if __name__ == "__main__":
+    os.setgroups([4, 24])  # whoever logs in as root has groups
+    os.umask(0o002)
     for each, module in MODULES.items():
         module.run = broken_into(each, module.run)  # type: ignore[attr-defined]
     main()

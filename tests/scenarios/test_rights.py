@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ class Broken:
         entry = next(line for line in (self._etc / "group").read_text().splitlines() if line.startswith(f"{group}:"))
         return int(entry.split(":")[2])
 
-    def report(self, name: str) -> dict[str, str]:
+    def report(self, name: str) -> dict[str, Any]:
         """What the intruder in a role says."""
         until((self.rights / name).exists, f"a report of {name}")
         report = json.loads((self.rights / name).read_text())
@@ -195,7 +196,6 @@ def test_from_inside_a_role_nothing_is_to_be_had_but_what_it_is_for(
         send(server, "person0@sys.example.org" if name == "owner-person0" else "joe@example.org")
     report = broken.report(name)
     facts = report.pop("facts")
-    assert isinstance(facts, dict)
     seen = {attempt.removeprefix("trace ") for attempt in report if attempt.startswith("trace ")}
     assert seen >= EVERY_ROLE - {name[:5]}, "roles were missing when it tried"
     done = {attempt for attempt, came in report.items() if came.startswith("DONE")}
@@ -209,6 +209,15 @@ def test_from_inside_a_role_nothing_is_to_be_had_but_what_it_is_for(
     assert facts["Groups"].split() == []
     assert {facts[caps] for caps in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert (facts["NoNewPrivs"], facts["Dumpable"], facts["Umask"]) == ("0" if name in GAIN else "1", "0", "0077")
+
+
+@pytest.mark.parametrize("name", ["spawn", "auth"])
+def test_a_role_that_must_be_root_has_no_groups_and_cannot_be_traced(
+    name: str, shadowed: tuple[Broken, Server]
+) -> None:
+    facts = shadowed[0].report(name)["facts"]
+    assert facts["Uid"].split() == facts["Gid"].split() == ["0"] * 4
+    assert (facts["Groups"].split(), facts["Dumpable"], facts["Umask"]) == ([], "0", "0077")
 
 
 SAID = {
