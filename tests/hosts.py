@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -223,6 +224,18 @@ def opensmtpd(home: Path, *, tls: bool = True) -> Iterator[Host]:
     command = [prefix / "usr/sbin/smtpd", "-d", "-f", home / "smtpd.conf"]
     with _running("OpenSMTPD", unpacked, home, port, command):
         yield Host("OpenSMTPD", port, box, home / "log")
+
+
+Starter = Callable[..., AbstractContextManager[Host]]
+ALL: tuple[Starter, ...] = (postfix, exim, opensmtpd)
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A folder that the users of a server may enter; a test's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="pillarbox-hosts-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory) / "home"
 
 
 def _prepared(home: Path) -> tuple[int, Path]:

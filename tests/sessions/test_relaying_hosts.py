@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,29 +18,18 @@ from pillarbox.outcome import Verdict
 from pillarbox.smtp.sender import Phase
 from pillarbox.status import Status
 from tests import hosts
-from tests.hosts import Host
+from tests.hosts import Host, Starter, place
 from tests.peers import peer
 from tests.server import SECRET, a_server, listen, until
 from tests.sessions.client import order
 from tests.sessions.driver import bring
 
 DONE, LATER, NEVER = Verdict.DONE, Verdict.LATER, Verdict.NEVER
-HOSTS = (hosts.postfix, hosts.exim, hosts.opensmtpd)
 TWO = Envelope(b"a@b.example", (b"joe@example.test", b"nobody@example.test", b"amy@example.test"))
 JOE = Envelope(b"", (b"joe@example.test",))
 
-Starter = Callable[..., AbstractContextManager[Host]]
 
-
-@contextmanager
-def place() -> Iterator[Path]:
-    """A folder that the users of a server may enter; root's are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="pillarbox-hosts-") as directory:
-        os.chmod(directory, 0o755)
-        yield Path(directory) / "home"
-
-
-@pytest.fixture(params=HOSTS, ids=lambda start: start.__name__)
+@pytest.fixture(params=hosts.ALL, ids=lambda start: start.__name__)
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     start: Starter = request.param
     with place() as home, start(home) as running:
