@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pillarbox.control.reading import shown
@@ -34,6 +34,10 @@ class Hop:
     port: int = SMTP_PORT
     user: bytes = b""
     password: bytes = field(default=b"", repr=False)
+
+    def among(self, relays: Collection[bytes]) -> bool:
+        """Do these lines of control/cleartextroutes name it: RELAY or RELAY:PORT?"""
+        return self.relay in relays or b"%s:%d" % (self.relay, self.port) in relays
 
 
 _RELAY = re.compile(rb"(?:\[(?:ipv6:)?([0-9a-f:.]+)\]|([^\x00-\x20\x7f@:\[\]/#]+))(?::([0-9]{1,5}))?\Z")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from pillarbox.net.hosts import Host, NoHost, literal, of_domain, of_relay
-from pillarbox.net.resolver import Exchanger, NameTrouble, NoSuchName
+from pillarbox.net.names import Exchanger, NameTrouble, NoSuchName
 from pillarbox.status import Status
 
 OURS = frozenset({"127.0.0.1", "192.0.2.9"})

@@ -12,7 +12,8 @@ from typing import TypeVar
 import pytest
 
 from pillarbox.net import resolver
-from pillarbox.net.resolver import MOST_ADDRESSES, Exchanger, NameTrouble, NoSuchName, Resolver, Server
+from pillarbox.net.names import Exchanger, NameTrouble, NoSuchName
+from pillarbox.net.resolver import MOST_ADDRESSES, Resolver, Server
 from tests.nameserver import nameserver
 
 ZONE = (

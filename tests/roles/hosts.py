@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pillarbox.net.resolver import Exchanger, NoSuchName
+from pillarbox.net.names import Exchanger, NoSuchName
 
 RELAY = b"relay.example"
 OFFER = b"250-host.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"

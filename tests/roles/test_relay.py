@@ -158,7 +158,7 @@ def test_everything_else_behind_the_final_dot_is_temporary(last: bytes) -> None:
 
 
 def test_nobody_at_home_anywhere_is_temporary_and_counts_the_destination_down() -> None:
-    assert bring(errand(), None, None) == Result((NO_CONNECTION,), down=True)
+    assert bring(errand(), None, None) == Result.alike(NO_CONNECTION, 1, down=True)
 
 
 def test_the_report_of_a_host_that_spoke_is_kept_when_the_others_are_not_there() -> None:

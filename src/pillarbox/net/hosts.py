@@ -10,9 +10,9 @@ import asyncio
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from pillarbox.net.resolver import Exchanger, NameTrouble, NoSuchName
+from pillarbox.net.names import Exchanger, Names, NameTrouble, NoSuchName
 from pillarbox.status import Failure, Refusal, Status
 
 MOST_HOSTS = 20  # addresses tried for one delivery
@@ -29,13 +29,6 @@ class Host(NamedTuple):
 
     address: str
     name: bytes
-
-
-class Names(Protocol):
-    """net.resolver.Resolver, or what stands for it."""
-
-    async def exchangers(self, domain: bytes) -> list[Exchanger]: ...
-    async def addresses(self, name: bytes) -> list[str]: ...
 
 
 _LITERAL = re.compile(rb"\[(?:[Ii][Pp][Vv]6:)?([0-9A-Fa-f:.]+)\]|([0-9.]+)", re.DOTALL)

@@ -18,7 +18,7 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
-from pillarbox.status import Failure, Status
+from pillarbox.net.names import Exchanger, NameTrouble, NoSuchName
 
 RESOLV_CONF = "/etc/resolv.conf"
 LOOKUP_TIME = 30.0  # seconds that one question may take, over all servers and attempts
@@ -27,25 +27,6 @@ REMEMBERED = 10_000  # answers
 MOST_EXCHANGERS = 30  # of one domain; the rest of a longer list is not looked at
 MOST_ADDRESSES = 20  # of one host
 DNS_PORT = 53
-
-
-class NoSuchName(Failure):
-    """There is no such name, or it cannot be one."""
-
-    status = Status(5, 1, 2)
-
-
-class NameTrouble(Failure):
-    """No answer, for now: a server is away, says SERVFAIL or speaks nonsense, or there is none to ask."""
-
-    status = Status(4, 4, 3)
-
-
-class Exchanger(NamedTuple):
-    """One MX record. `name` is without the last dot, b"" for the null MX (RFC 7505)."""
-
-    preference: int
-    name: bytes
 
 
 class Server(NamedTuple):

@@ -15,6 +15,7 @@ PROGRAMS = {
     "qmail-newu": "pillarbox.programs.newu",
     "qmail-queue": "pillarbox.programs.qmail_queue",
     "qmail-start": "pillarbox.programs.qmail_start",
+    "qmail-remote": "pillarbox.programs.qmail_remote",
     "qmail-showctl": "pillarbox.programs.showctl",
     "sendmail": "pillarbox.programs.sendmail",
 }

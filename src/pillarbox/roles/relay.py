@@ -18,7 +18,8 @@ from pillarbox.attempt import Advice, Attempt
 from pillarbox.credentials import Password
 from pillarbox.envelope import Envelope
 from pillarbox.net import hosts, interfaces, tls
-from pillarbox.net.hosts import Host, Names, NoHost
+from pillarbox.net.hosts import Host, NoHost
+from pillarbox.net.names import Names
 from pillarbox.outcome import Outcome
 from pillarbox.roles.carrier import Carrier, Content
 from pillarbox.routes import SMTP_PORT, Hop
@@ -44,10 +45,18 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The recipients' outcomes in their order. `down`: no host of the destination worked."""
+    """The recipients' outcomes in their order. `down`: no host of the destination worked. `recipients` and `message`
+    are the same in qmail-remote's terms, see `attempt.Attempt`."""
 
     outcomes: tuple[Outcome, ...]
+    recipients: tuple[Outcome | None, ...]
+    message: Outcome
     down: bool = False
+
+    @classmethod
+    def alike(cls, outcome: Outcome, count: int, *, down: bool = False) -> Result:
+        """All recipients fare as the message does: nobody was asked about them."""
+        return cls((outcome,) * count, (None,) * count, outcome, down)
 
 
 @dataclass
@@ -82,7 +91,7 @@ async def run(errand: Errand, road: Road) -> Result:
         report = failure.text.encode("ascii", "replace") + b"\n"
         permanent = failure.status.kind == 5
         outcome = (Outcome.never if permanent else Outcome.later)(report, failure.status)
-        return Result((outcome,) * count, down=not permanent)
+        return Result.alike(outcome, count, down=not permanent)
     return await _Errand(errand, road).run(found)
 
 
@@ -99,6 +108,8 @@ class _Errand:
         self._errand, self._road = errand, road
         self._open = list(range(len(errand.envelope.recipients)))
         self._outcomes: list[Outcome] = [NO_CONNECTION] * len(self._open)
+        self._recipients: list[Outcome | None] = [None] * len(self._open)
+        self._message = NO_CONNECTION
         self._down = True
 
     async def run(self, found: list[Host]) -> Result:
@@ -107,7 +118,7 @@ class _Errand:
             if not self._open or asyncio.get_running_loop().time() > end:
                 break
             await self._try(host)
-        return Result(tuple(self._outcomes), self._down)
+        return Result(tuple(self._outcomes), tuple(self._recipients), self._message, self._down)
 
     async def _try(self, host: Host) -> None:
         """All that one host gets: at most a connection as offered, one without TLS, one without EHLO."""
@@ -125,8 +136,10 @@ class _Errand:
                 return
 
     def _note(self, attempt: Attempt) -> None:
-        for index, outcome in zip(self._open, attempt.outcomes, strict=True):
+        self._message = attempt.message
+        for index, outcome, recipient in zip(self._open, attempt.outcomes, attempt.recipients, strict=True):
             self._outcomes[index] = outcome
+            self._recipients[index] = recipient
         self._open = [self._open[position] for position in attempt.unsettled]
         self._down = attempt.destination_failed
 

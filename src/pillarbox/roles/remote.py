@@ -125,7 +125,7 @@ class Remote:
             self._errands.discard(task)
             if not task.cancelled() and (bug := task.exception()) is not None:
                 self._say_bug(bug, "")
-                self._report(tags, Result((BUG,) * len(tags)))
+                self._report(tags, Result.alike(BUG, len(tags)))
             self._maybe_end()
 
         self._errands.add(task)
@@ -153,7 +153,7 @@ def read(frame: Frame, clear: frozenset[bytes]) -> tuple[Errand, list[int]]:
         hop=hop,
         envelope=Envelope(sender, tuple(pairs[1::2])),
         content=Content(source, int(size)),
-        clear=hop is not None and not clear.isdisjoint((hop.relay, b"%s:%d" % (hop.relay, hop.port))),
+        clear=hop is not None and hop.among(clear),
     )
     return errand, [int(tag) for tag in pairs[0::2]]
 

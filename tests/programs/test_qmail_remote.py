@@ -1,0 +1,128 @@
+"""qmail-remote as a program: arguments, descriptors, and reports octet for octet as its callers read them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import pillarbox
+from tests.nameserver import nameserver
+from tests.roles.hosts import Script, good, hosts, says
+
+MESSAGE = b"Subject: hello\n\n.dot\nend\n"
+WIRE = b"Subject: hello\r\n\r\n..dot\r\nend\r\n.\r\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "control").mkdir()
+    control(tmp_path, me="mx.example.org\n", helohost="helo.example.org\n")
+    return tmp_path
+
+
+def control(home: Path, **files: str) -> None:
+    for name, text in files.items():
+        (home / "control" / name).write_text(text)
+
+
+async def run(home: Path, *arguments: str, message: bytes = MESSAGE, piped: bool = False) -> bytes:
+    """What it reports; it ends with 0 and says nothing on standard error."""
+    environment = {**os.environ, "PILLARBOX_HOME": str(home), "PYTHONPATH": str(Path(pillarbox.__file__).parent.parent)}
+    file = home / "message"
+    file.write_bytes(message)
+    with open(file, "rb") as stream:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "error", "-m", "pillarbox", "run", "qmail-remote", *arguments, env=environment,
+            stdin=asyncio.subprocess.PIPE if piped else stream, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, complained = await asyncio.wait_for(process.communicate(message if piped else None), 60)
+    assert (process.returncode, complained) == (0, b"")
+    return said
+
+
+def bring(home: Path, *scripts: Script | None, recipients: tuple[str, ...] = ("joe@far.example",)) -> bytes:
+    """The report on a message for hosts that say what they say."""
+
+    async def brought() -> bytes:
+        async with hosts(*scripts) as (port, _names):
+            control(home, smtproutes=f":127.0.0.2:{port}\n")
+            return await run(home, "far.example", "me@example.org", *recipients)
+
+    return asyncio.run(brought())
+
+
+def test_a_message_that_was_taken(home: Path) -> None:
+    said: list[bytes] = []
+    report = b"r\0K127.0.0.2 accepted message.\nRemote host said: 250 queued\n\0"
+    assert bring(home, good(said)) == report
+    assert said[:2] == [b"EHLO helo.example.org\r\n", WIRE]
+
+
+def test_nobody_was_taken(home: Path) -> None:
+    report = b"h127.0.0.2 does not like recipient.\nRemote host said: 550 no\n\0DGiving up on 127.0.0.2.\n\0"
+    assert bring(home, good([], {b"joe": b"550 no\r\n"})) == report
+
+
+def test_each_recipient_has_his_chunk_in_order(home: Path) -> None:
+    refused = {b"gone": b"550-no\r\n550 never\r\n", b"full": b"452 full\r\n"}
+    report = bring(home, good([], refused), recipients=("gone@far.example", "joe@far.example", "full@far.example"))
+    assert report.split(b"\0")[:-1] == [
+        b"h127.0.0.2 does not like recipient.\nRemote host said: 550-no\n550 never\n",
+        b"r",
+        b"s127.0.0.2 does not like recipient.\nRemote host said: 452 full\n",
+        b"K127.0.0.2 accepted message.\nRemote host said: 250 queued\n",
+    ]
+
+
+def test_a_host_that_fails_ahead_of_the_recipients_names_none_of_them(home: Path) -> None:
+    report = b"ZConnected to 127.0.0.2 but greeting failed.\nRemote host said: 554 go away\n\0"
+    assert bring(home, says(b"554 go away\r\n")) == report
+    assert bring(home, None) == b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n\0"
+
+
+def test_the_message_may_come_through_a_pipe(home: Path) -> None:
+    said: list[bytes] = []
+
+    async def brought() -> bytes:
+        async with hosts(good(said)) as (port, _names):
+            control(home, smtproutes=f":127.0.0.2:{port}\n")
+            return await run(home, "far.example", "", "joe@far.example", piped=True)
+
+    assert asyncio.run(brought()).startswith(b"r\0K") and said[1] == WIRE
+
+
+@pytest.mark.parametrize("arguments", [(), ("far.example",), ("far.example", "me@example.org")])
+def test_too_few_arguments(home: Path, arguments: tuple[str, ...]) -> None:
+    assert asyncio.run(run(home, *arguments)) == b"DI (qmail-remote) was invoked improperly. (#5.3.5)\n\0"
+
+
+def test_a_message_whose_last_line_has_no_end(home: Path) -> None:
+    report = asyncio.run(run(home, "far.example", "", "joe@far.example", message=b"Subject: x\n\nhalf"))
+    assert report == b"DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n\0"
+
+
+def test_no_home_and_no_control_files(home: Path) -> None:
+    assert asyncio.run(run(home / "control", "far.example", "", "joe@far.example")).startswith(b"ZUnable to switch to")
+    control(home, me="\n", helohost="\n")
+    report = asyncio.run(run(home, "far.example", "", "joe@far.example"))
+    assert report == b"ZUnable to read control files. (#4.3.0)\n\0"
+
+
+def test_a_route_with_a_login_and_no_relay(home: Path) -> None:
+    control(home, smtproutes=":127.0.0.2\n.example: joe secret\n")
+    report = asyncio.run(run(home, "far.example", "", "joe@far.example"))
+    assert report.startswith(b"Zcontrol/smtproutes: the line '.example:' has a login") and b"secret" not in report
+
+
+def test_a_host_that_dns_does_not_know(home: Path) -> None:
+    with nameserver("null.example. MX 0 .\n") as port:
+        control(home, resolvers=f"127.0.0.1:{port}\n")
+        report = asyncio.run(run(home, "gone.example", "", "joe@gone.example"))
+        assert report == b"DSorry, I couldn't find any host named gone.example. (#5.1.2)\n\0"
+        report = asyncio.run(run(home, "NULL.example", "", "joe@null.example"))
+        assert report == b"DSorry, that domain says that it takes no mail. (#5.1.10)\n\0"
