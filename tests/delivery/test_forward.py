@@ -66,22 +66,6 @@ def test_trouble_with_the_owner_file_is_temporary(joe: Joe, monkeypatch: pytest.
         sender(joe, job(local=b"joe-list"))
 
 
-@pytest.mark.parametrize(
-    ("given", "seen"),
-    [
-        (b"list-owner-@host-@[]", b"list-owner-r=h@host"),
-        (b"a@b-@host-@[]", b"a@b-r=h@host"),
-        (b"list-owner-@host", b"list-owner-@host"),
-        (b"-@[]", b"-@[]"),
-        (b"list-@[]", b"list-@[]"),
-        (b"#@[]", b"#@[]"),
-        (b"", b""),
-    ],
-)
-def test_each_recipient_has_a_sender_of_its_own_where_the_sender_says_so(given: bytes, seen: bytes) -> None:
-    assert forward.for_recipient(given, b"r@h") == seen
-
-
 def test_the_key_is_the_same_for_the_same_job_and_for_no_other() -> None:
     one = job(5)
     assert forward.key(one) == forward.key(one._replace(again=True, content=b"", size=0))

@@ -61,16 +61,6 @@ def new_sender(owner: Owner, job: Job) -> bytes:
     return b"%s-owner@%s" % (local, job.domain)
 
 
-def for_recipient(sender: bytes, recipient: bytes) -> bytes:
-    """The sender as one recipient sees it: list-@host-@[] is list-joe=example.org@host to joe@example.org (qmail's
-    spawn.c)."""
-    if not sender.endswith(VERP):
-        return sender
-    local, at, host = sender[: -len(VERP)].rpartition(b"@")
-    user, has_host, domain = recipient.rpartition(b"@")
-    return b"%s%s=%s@%s" % (local, user, domain, host) if at and has_host else sender
-
-
 def _exists(home: bytes, name: bytes) -> bool:
     if b"/" in name or b"\0" in name:
         return False

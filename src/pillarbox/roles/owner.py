@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pillarbox.delivery.aliases import Table
-from pillarbox.delivery.forward import for_recipient
 from pillarbox.delivery.job import Errand, Job
 from pillarbox.delivery.local import Deliveries, Step
 from pillarbox.mailbox.maildrop import Maildrop
@@ -176,9 +175,8 @@ class Owner:
         identity, birth, octets, repeated = int(message), int(born), int(size), again == b"1"
         for tag, number, local, domain in zip(*[iter(rest)] * 4, strict=True):
             shown = self._shown(local, domain)
-            seen = for_recipient(sender, shown)
             self._batch.jobs.append(
-                Job(identity, incarnation, int(number), birth, repeated, seen, local, domain, shown, content, octets)
+                Job(identity, incarnation, int(number), birth, repeated, sender, local, domain, shown, content, octets)
             )
             self._batch.asked.append((link, int(tag)))
             self._batch.octets += octets
