@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import peers
 from tests.scenarios.wire import deliver, token
 from tests.server import Server, a_server, until
 
@@ -158,6 +160,32 @@ def test_a_program_has_its_owners_rights_and_nothing_of_ours(server: Server) -> 
     assert "NoNewPrivs:\t0" in found, "procmail and postdrop are set-gid"
     assert f"PILLARBOX_HOME={server.home}" in found
     assert f"USER={vmail.pw_name}" in found
+
+
+def filter_program(name: str, directory: Path) -> Path:
+    """A copy of a peer that every user can run: where peers are unpacked they mostly can not even look."""
+    unpacked = peers.unpacked() / "filters" / "usr" / "bin" / name
+    copy = directory / name
+    shutil.copy(unpacked if unpacked.exists() else peers.peer(name), copy)
+    copy.chmod(0o755)
+    return copy
+
+
+def test_procmail_files_mail_and_refuses_mail(server: Server) -> None:
+    procmail = filter_program("procmail", server.home.parent)
+    rules = b"MAILDIR=.\nDEFAULT=./Maildir/\n:0:\n* ^Subject:.*of a list\nFiled\n"
+    rules += b":0\n* ^Subject:.*refuse\n{\n EXITCODE=77\n :0\n /dev/null\n}\n"
+    instruct(server, "rules", rules)
+    instruct(server, ".qmail-proc", b'|(printf %%s "$UFLINE$RPLINE$DTLINE"; cat) | %s -m rules\n' % bytes(procmail))
+    word = send(server, b"joe-proc", b"Subject: %s of a list\r\n\r\nbody\r\n")
+    filed = written(server.mailbox() / "Filed", word)
+    assert filed.startswith(b"From sender@example.net ")
+    assert b"\nReturn-Path: <sender@example.net>\nDelivered-To: joe-proc@example.org\nReceived: " in filed
+    server.await_delivered(send(server, b"joe-proc"))
+    server.news()
+    refused = send(server, b"joe-proc", b"Subject: %s refuse\r\n\r\nbody\r\n")
+    server.await_log(r"^delivery \d+: failure: /?$")
+    assert not server.holding(refused)
 
 
 def test_each_forward_is_there_once_whatever_is_killed() -> None:
