@@ -136,6 +136,26 @@ def test_remove_ends_whole_messages(engine: SqliteEngine) -> None:
     assert engine.show(other) is not None
 
 
+def test_bounce_gives_up_what_waits_and_what_is_held_and_says_why(engine: SqliteEngine) -> None:
+    number = put(engine, b"ann@example.org", b"joe@example.net", b"sue@example.com", b"bob@example.com", b"eve@x")
+    engine.commit([], [Mark.held(number, 0, b"held"), Mark.done(number, 2), Mark.failed(number, 3, b"failed\n")])
+    assert ask(engine, "bounce", ids=[999, number]) == [
+        {"id": 999, "absent": True},
+        {"id": number, "done": "bounce", "recipients": 2},
+    ]
+    assert states(engine, number) == [State.FAILED, State.FAILED, State.DONE, State.FAILED]
+    assert [message.id for message in engine.failed()] == [number]
+    reasons = [recipient.reason for recipient in engine.failures(number)]
+    assert reasons == [b"held\n" + inquiry.GIVEN_UP, inquiry.GIVEN_UP, b"failed\n"]
+    assert ask(engine, "bounce", ids=[number]) == []
+
+
+def test_bounce_to_a_domain_goes_on_trying_the_others(engine: SqliteEngine) -> None:
+    number = put(engine, b"ann@example.org", b"joe@example.net", b"sue@example.com")
+    assert ask(engine, "bounce", to="example.net") == [{"id": number, "done": "bounce", "recipients": 1}]
+    assert states(engine, number) == [State.FAILED, State.WAITING]
+
+
 def test_remove_to_a_domain_leaves_the_other_recipients_alone(engine: SqliteEngine) -> None:
     number = put(engine, b"", b"joe@example.net", b"sue@example.com")
     only = put(engine, b"", b"joe@example.net")
@@ -171,7 +191,7 @@ def test_a_page_in_which_nothing_matches_does_not_end_the_search(engine: SqliteE
     assert [a["id"] for a in ask(engine, "list", to="example.com", after=end["after"])] == [wanted]
 
 
-@pytest.mark.parametrize("verb", ["show", "retry", "remove"])
+@pytest.mark.parametrize("verb", ["show", "retry", "remove", "bounce"])
 def test_no_choice_is_never_everything(engine: SqliteEngine, verb: str) -> None:
     number = put(engine, b"", b"joe@example.net")
     assert error(engine, {"verb": verb}) == f"{verb}: say which messages"

@@ -221,6 +221,23 @@ def test_removing_the_last_recipient_that_waits_sends_the_bounce_for_the_others(
     post.empty()
 
 
+def test_what_the_postmaster_gives_up_bounces_and_says_so(post: Server) -> None:
+    file = post.mailbox("ann") / ".qmail-slow"
+    post.put(file, b"./Missing/\n")
+    word = token()
+    send(post, b"joe@example.org", word, b"ann-slow@example.org")
+    row = until(
+        lambda: [line for line in post.pillarbox("queue", "list").splitlines() if "4.2.1" in line], "its reason"
+    )
+    said = post.pillarbox("queue", "bounce", row[0].split()[0])
+    assert said == f"message {row[0].split()[0]}: recipients given up: 1\n"
+    bounce = read(post.await_delivered(word))
+    assert b"(#4.2.1)\nThe postmaster of this host has given this message up. (#5.0.0)\n\n---" in bounce
+    await_empty(post)
+    file.unlink()
+    post.empty()
+
+
 def waits_and_failed(server: Server) -> str:
     listed = server.pillarbox("queue", "list")
     return listed if "1 waiting 1 failed" in listed else ""

@@ -129,7 +129,7 @@ def account_password(home: str | None, address: str, password_stdin: bool) -> in
 
 @cli.group("queue")
 def queue_group() -> None:
-    """Messages on their way: list, show, retry, remove."""
+    """Messages on their way: list, show, retry, remove, bounce."""
 
 
 def _queue_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -178,6 +178,13 @@ def queue_retry(**chosen: Any) -> int:
 def queue_remove(**chosen: Any) -> int:
     """Forget messages, without a bounce; with --to only those recipients."""
     return _queue("remove", **chosen)
+
+
+@queue_group.command("bounce")
+@_queue_options
+def queue_bounce(**chosen: Any) -> int:
+    """Give messages up and tell their senders; with --to only those recipients."""
+    return _queue("bounce", **chosen)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False)

@@ -236,6 +236,8 @@ def _show_done(answers: Iterator[Json]) -> int:
 def _deed(answer: Json) -> str:
     if answer["done"] == "retry":
         return "is tried now"
+    if answer["done"] == "bounce":
+        return f"recipients given up: {answer['recipients']}"
     return "removed" if "recipients" not in answer else f"recipients removed: {answer['recipients']}"
 
 
@@ -254,4 +256,4 @@ def _moment(seconds: object) -> str:
     return datetime.fromtimestamp(int(str(seconds)), UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds is not None else ""
 
 
-_SHOW = {"list": _show_list, "show": _show_message, "retry": _show_done, "remove": _show_done}
+_SHOW = {"list": _show_list, "show": _show_message, "retry": _show_done, "remove": _show_done, "bounce": _show_done}

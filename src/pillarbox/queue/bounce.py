@@ -15,6 +15,7 @@ from pillarbox.address import quote
 from pillarbox.control.table import Settings
 from pillarbox.envelope import Envelope
 from pillarbox.header import date
+from pillarbox.queue.engine import REASON_LIMIT
 
 DOUBLE_BOUNCE = b"#@[]"  # the sender of a double bounce: no mail system can answer it
 STRIPPED = b"\n\n--- End of message stripped.\n"  # what qmail's patches write behind a copy that is not whole
@@ -91,6 +92,13 @@ def paragraph(address: bytes, report: bytes) -> bytes:
     if not text.endswith(b"\n"):
         text += b"\n"
     return _SECOND_LF.sub(b"/", text[:-1]) + b"\n\n"
+
+
+def last_words(reason: bytes, line: bytes) -> bytes:
+    """Why an attempt failed, and a line that says why there will be no other. Long as the reason may be, the line can
+    be read."""
+    reason = reason[: REASON_LIMIT - len(line) - 1]
+    return reason + (b"" if not reason or reason.endswith(b"\n") else b"\n") + line
 
 
 def varies(sender: bytes) -> bool:

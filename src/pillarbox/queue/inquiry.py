@@ -1,9 +1,9 @@
 """What `pillarbox queue` may ask and do, carried out on any engine: requests and answers are plain JSON values.
 
-A request is an object: `verb` (list, show, retry, remove), and which messages it is about: `ids` (list of integers), or
-`to` (a recipient or his domain) and `from` (a sender, "" for the null one, or his domain); without `ids` the queue is
-looked through. The rule that must stay true: one request looks at no more than a hundred messages, because the queue
-role does nothing else meanwhile. The last answer says where to go on:
+A request is an object: `verb` (list, show, retry, remove, bounce), and which messages it is about: `ids` (list of
+integers), or `to` (a recipient or his domain) and `from` (a sender, "" for the null one, or his domain); without `ids`
+the queue is looked through. The rule that must stay true: one request looks at no more than a hundred messages, because
+the queue role does nothing else meanwhile. The last answer says where to go on:
 
     {"verb": "list", "after": 0}  ->  {"id": 457, ...} ... {"end": true, "after": 512}    and without `after`: all seen
     anything wrong                ->  {"error": "one line"}
@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from pillarbox.address import split
+from pillarbox.queue.bounce import last_words
 from pillarbox.queue.engine import Engine, Entry, Mark, Message, QueueFull, Recipient, State
 from pillarbox.status import Failure, Status
 
 PAGE = 100
 REASON_SHOWN = 500  # octets of a reason in a list; `show` has it whole
+
+GIVEN_UP = b"The postmaster of this host has given this message up. (#5.0.0)\n"
 
 Json = dict[str, object]
 
@@ -188,6 +191,22 @@ def _remove(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> It
     yield from answers
 
 
+def _bounce(engine: Engine, asked: Request, chosen: list[Entry], now: int) -> Iterator[Json]:
+    """Give up what waits or is held, as if it had waited too long: the senders are told. With `to` only those
+    recipients."""
+    yield from _absent(asked, chosen)
+    marks: list[Mark] = []
+    answers: list[Json] = []
+    for message, recipients in chosen:
+        to_try = [recipient for recipient in recipients if recipient.state in (State.WAITING, State.HELD)]
+        given_up = [one for one in to_try if asked.to is None or _is(one.address, asked.to)]
+        marks += [Mark.failed(message.id, one.number, last_words(one.reason, GIVEN_UP)) for one in given_up]
+        if given_up:
+            answers.append({"id": message.id, "done": "bounce", "recipients": len(given_up)})
+    engine.commit([], marks)
+    yield from answers
+
+
 def _done(verb: str, ids: Iterable[int]) -> Iterator[Json]:
     for id in ids:
         yield {"id": id, "done": verb}
@@ -220,4 +239,5 @@ _VERBS: Mapping[str, Callable[[Engine, Request, list[Entry], int], Iterator[Json
     "show": _show,
     "retry": _retry,
     "remove": _remove,
+    "bounce": _bounce,
 }

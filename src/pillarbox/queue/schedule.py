@@ -29,8 +29,8 @@ from math import isqrt
 from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.queue.bounce import varies
-from pillarbox.queue.engine import REASON_LIMIT, START, Entry, Mark, Message, Position, Recipient
+from pillarbox.queue.bounce import last_words, varies
+from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
 from pillarbox.queue.lane import Channel, Delivery, Destination, Job, Lane, Limits, Line, Stage
 
 LIFETIME = 604_800  # seconds; control/queuelifetime's default
@@ -79,12 +79,6 @@ class Start(NamedTuple):
 
 def _again(jobs: list[Job]) -> bool:
     return any([job.again for job in jobs])
-
-
-def _dying(reason: bytes) -> bytes:
-    """The last reason, and qmail-send's line behind it: long as the reason may be, this one stays readable."""
-    reason = reason[: REASON_LIMIT - len(TOO_LONG) - 1]
-    return reason + (b"" if not reason or reason.endswith(b"\n") else b"\n") + TOO_LONG
 
 
 class Schedule:
@@ -442,7 +436,7 @@ class Schedule:
 
     def _give_up(self, job: Job, reason: bytes) -> Mark:
         self._drop(job)
-        mark = Mark.failed(job.message, job.number, _dying(reason))
+        mark = Mark.failed(job.message, job.number, last_words(reason, TOO_LONG))
         self._marks.append(mark)
         return mark
 
