@@ -27,6 +27,7 @@ class OneUser(Owners):
         self.home = os.fsencode(home)
         self.uid = uid
         self.user = user
+        self.alias = b"alias"
 
     def for_delivery(self, local: bytes) -> Owner:
         name, dash, extension = local.partition(b"-")

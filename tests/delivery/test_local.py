@@ -234,6 +234,13 @@ def test_the_aliases_table_speaks_ahead_of_the_files_of_alias(joe: Joe, tmp_path
     assert joe.step(job(2, local=b"joe-list"), aliases=table) == DONE, "the table is not for users"
 
 
+def test_the_aliases_table_is_for_alias_whatever_its_user_is_called(joe: Joe, tmp_path: Path) -> None:
+    owners = OneUser(joe.home, UID, b"mailalias")
+    owners.alias = b"mailalias"
+    deliveries = Deliveries(owners, b"./Maildir/\n", b"mx", UID, alias_table(tmp_path, b"list: ann@example.com\n"))
+    assert isinstance(deliveries.deliver([job(local=b"joe-list")])[0], Forwarding)
+
+
 def test_a_list_of_the_aliases_table_has_its_owner_for_a_sender(joe: Joe, tmp_path: Path) -> None:
     table = alias_table(tmp_path, b"list: ann@example.com\nowner-list: bob\n")
     step = joe.step(job(local=b"joe-list"), aliases=table, user=b"alias")

@@ -217,6 +217,17 @@ def test_who_waits_for_the_end_of_our_links_is_not_kept_waiting_by_a_program(pla
     other.close()
 
 
+def test_deliveries_into_one_mbox_at_a_time_do_not_mix(played: Played) -> None:
+    bodies = [b"Subject: %d\n\n" % number + b"%d\n" % number * 20_000 for number in range(1, 13)]
+    for delivery, body in enumerate(bodies, 1):
+        played.take(delivery, b"./Mailbox\n", content=body)
+    played.until(lambda: len(played.told) == 12)
+    found = (played.home("joe") / "Mailbox").read_bytes().split(b"Delivered-To: joe@example.org\n")[1:]
+    assert sorted(text.partition(b"\n\nFrom ")[0].rstrip(b"\n") for text in found) == sorted(
+        body.rstrip(b"\n") for body in bodies
+    )
+
+
 def test_a_line_has_an_end(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "IN_LINE_OF_A_HOME", 2)
     for delivery in range(1, 5):

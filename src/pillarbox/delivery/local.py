@@ -19,7 +19,7 @@ from pillarbox.delivery.job import Errand, Forwarding, Job, delivered_to, return
 from pillarbox.mailbox import maildir
 from pillarbox.outcome import Outcome
 from pillarbox.status import Failure, Refusal, Status
-from pillarbox.users.owner import ALIAS, Owner, Owners
+from pillarbox.users.owner import Owner, Owners
 
 LOOPING = Outcome.never(b"This message is looping: it already has my Delivered-To line. (#5.4.6)\n", Status(5, 4, 6))
 _LOOPING_ALIAS = Outcome.never(b"This alias leads back to itself. (#5.4.6)\n", Status(5, 4, 6))
@@ -125,7 +125,7 @@ class Deliveries:
         return table.sender(owner.ext, domain), dotqmail.DotQmail(_TABLE, forwards)
 
     def _table_for(self, owner: Owner) -> Table | None:
-        return self._aliases if owner.user == ALIAS and owner.dash else None
+        return self._aliases if owner.user == self._owners.alias and owner.dash else None
 
 
 def _begin(job: Job, plan: _Plan, copies: list[maildir.Copy]) -> Step:

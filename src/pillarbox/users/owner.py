@@ -102,7 +102,7 @@ class Owners:
     ) -> None:
         self._alias_home = os.fsencode(home / "alias")
         self._alias_user = alias
-        self._alias = ALIAS if alias is None else alias.name.encode()
+        self.alias = ALIAS if alias is None else alias.name.encode()
         self._owned = _owned if owned is None else owned
         self._listed = listed
         self._assignments = _Assignments(home / "users" / "cdb")
@@ -119,12 +119,12 @@ class Owners:
         if len(local) > _LONGEST_LOCAL or b"\0" in local:
             return None
         assigned = self._assignments.find(local)
-        if assigned is not None and assigned.user != self._alias:
+        if assigned is not None and assigned.user != self.alias:
             return assigned if assigned.uid else None
         for name, dash, ext in _splits(local):
             entry = system.find(name)
             if entry is not None:
-                barred = entry.uid == 0 or name == self._alias
+                barred = entry.uid == 0 or name == self.alias
                 return None if barred else Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
         return None
 
@@ -132,7 +132,7 @@ class Owners:
         """Is there an owner for mail to this local part, alias counting only where the alias table or alias/ catches
         it? An extension of a user is taken without a look into his home, as qmail does. Raises Failure (4.3.x)."""
         owner = self.for_delivery(local)
-        if owner.user != self._alias:
+        if owner.user != self.alias:
             return True
         return (self._listed is not None and self._listed(owner.ext, domain)) or _catches(owner)
 
@@ -142,16 +142,16 @@ class Owners:
             entry = system.find(name)
             if entry is None or entry.uid == 0:
                 continue
-            home = self._alias_home if name == self._alias else entry.home
+            home = self._alias_home if name == self.alias else entry.home
             if self._owned(home, entry.uid):
                 return Owner(name, entry.uid, entry.gid, home, dash, ext)
         return None
 
     def _alias_for(self, local: bytes) -> Owner:
         """His directory is this home's, whatever home passwd has for him: a machine may have several servers."""
-        user = self._alias_user or system.find(self._alias)
+        user = self._alias_user or system.find(self.alias)
         uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
-        return Owner(self._alias, uid, gid, self._alias_home, BREAK, local)
+        return Owner(self.alias, uid, gid, self._alias_home, BREAK, local)
 
 
 def _splits(local: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
