@@ -52,6 +52,10 @@ class Content:
             raise OSError("the message is shorter than it was")
         return block
 
+    def ends(self, start: int) -> bool:
+        """No octets are left from `start` on."""
+        return start >= (len(self.source) if isinstance(self.source, bytes) else self.size)
+
     @property
     def eight_bit(self) -> bool:
         """Octets above 127 may be in it."""
@@ -158,10 +162,9 @@ class Carrier(asyncio.Protocol):
             self._sender.content_lost()
             return
         self._offset += len(block)
-        if block:
-            self._sender.content(block)
-        else:
-            self._sender.end_of_content()
+        self._sender.content(block)
+        if not block or self._content.ends(self._offset):
+            self._sender.end_of_content()  # the final dot leaves with the last block
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None

@@ -7,6 +7,7 @@ that must stay true: no server makes us keep more of a reply than MOST_OCTETS.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,10 +64,11 @@ class Answer:
 class Answers:
     """Octets in, replies out. Lines end with LF, with or without CR before it, as in qmail-remote."""
 
-    __slots__ = ("_buffer", "_code", "_lines", "_octets", "nonsense", "spoilt")
+    __slots__ = ("_code", "_lines", "_octets", "_rest", "_waiting", "nonsense", "spoilt")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._waiting: deque[bytes] = deque()  # whole lines that nobody has looked at
+        self._rest = b""  # the beginning of the next
         self._code = b""
         self._lines: list[bytes] = []
         self._octets = 0
@@ -78,26 +80,24 @@ class Answers:
     @property
     def empty(self) -> bool:
         """Nothing is here that has not been given out, no part of a reply either."""
-        return not self._buffer and not self._lines
+        return not (self._rest or self._waiting or self._lines)
 
     def add(self, data: bytes) -> None:
         """More octets have come."""
-        self._buffer += data
+        if self.spoilt:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._waiting.extend(lines)
 
     def next(self) -> Answer | None:
         """The next whole reply, or None when there is none: see `spoilt`."""
-        while not self.spoilt:
-            end = self._buffer.find(b"\n")
-            if end < 0:
-                if len(self._buffer) > LONGEST_LINE:
-                    self._spoil(bytes(self._buffer))
-                return None
-            line = bytes(self._buffer[:end]).removesuffix(b"\r")
-            del self._buffer[: end + 1]
-            if self._hear(line):
+        while self._waiting:
+            if self._hear(self._waiting.popleft().removesuffix(b"\r")):
                 answer = Answer(int(self._code), tuple(self._lines))
                 self._lines, self._octets = [], 0
                 return answer
+        if len(self._rest) > LONGEST_LINE:
+            self._spoil(self._rest)
         return None
 
     def _hear(self, line: bytes) -> bool:
@@ -115,7 +115,9 @@ class Answers:
     def _spoil(self, line: bytes) -> None:
         self.spoilt = True
         self.nonsense = line[:_SHOWN]
-        self._buffer.clear()
+        self._waiting.clear()
+        self._lines.clear()
+        self._rest = b""
 
 
 @dataclass(frozen=True, slots=True)
