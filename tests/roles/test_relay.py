@@ -157,6 +157,23 @@ def test_everything_else_behind_the_final_dot_is_temporary(last: bytes) -> None:
     assert letters(bring(errand(), good([], last=last))) == b"Z"
 
 
+def test_a_host_that_hangs_up_on_ehlo_is_called_again_and_told_helo() -> None:
+    said: list[bytes] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.say(b"220 host\r\n")
+        said.append(await talk.hear())
+        if said[-1].startswith(b"HELO"):
+            await talk.say(b"250 host\r\n")
+            await envelope(talk)
+            await talk.say(b"354 go\r\n")
+            await talk.content()
+            await talk.say(b"250 queued\r\n")
+
+    assert letters(bring(errand(), script)) == b"K"
+    assert said == [b"EHLO mx.example.org\r\n", b"HELO mx.example.org\r\n"]
+
+
 def test_nobody_at_home_anywhere_is_temporary_and_counts_the_destination_down() -> None:
     assert bring(errand(), None, None) == Result.alike(NO_CONNECTION, 1, down=True)
 

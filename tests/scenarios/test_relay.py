@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from tests import hosts
+from tests.hosts import Starter, place
 from tests.nameserver import nameserver
 from tests.scenarios.test_kills import NUMBER, Traffic
 from tests.scenarios.wire import Wire, deliver, envelope, smtp, submit, token
@@ -110,6 +112,61 @@ def test_the_log_speaks_as_qmail_send_does(pair: tuple[Server, Server]) -> None:
     arrived(far, word)
     near.await_log(r"^starting delivery [0-9]+: msg [0-9]+ to remote joe@far\.example$")
     near.await_log(r"^delivery [0-9]+: success: 127\.0\.0\.1_accepted_message\./Remote_host_said:_250_2\.0\.0_ok_.*/$")
+
+
+# the servers of others
+
+
+@pytest.mark.parametrize("start", hosts.ALL, ids=lambda start: start.__name__)
+def test_other_mail_servers_take_our_mail_over_tls(start: Starter) -> None:
+    with place() as home, start(home) as host:
+        control = {
+            "smtproutes": f":127.0.0.1:{host.port}\n",
+            "rcpthosts": "example.org\nlocalhost\nexample.test\n",
+            "listen": listen("smtp"),
+        }
+        with a_server(control) as near, smtp(near) as wire:
+            word = token()
+            envelope(wire, b"joe@example.org", b"joe@example.test", b"amy@example.test", b"nobody@example.test")
+            assert submit(wire, b"Subject: %s\r\n\r\n..dot\r\n" % word).startswith(b"250 ")
+            arrived = host.await_received(word)
+            assert b"\n.dot\n" in arrived
+            assert b"esmtps" in arrived.lower() or host.name == "OpenSMTPD"  # Debian's cannot shake hands: in clear
+            assert b"nobody@example.test" in near.await_delivered(b"failure notice").read_bytes()
+            until(lambda: not queued(near), "an empty queue")
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["not trusted", "in cleartextroutes"])
+def test_a_relay_with_an_unknown_certificate_gets_the_password_only_when_it_may(trusted: bool) -> None:
+    with place() as home, hosts.exim(home) as host:
+        control = {
+            "smtproutes": f":127.0.0.1:{host.port} joe s3cret word\n",
+            "rcpthosts": "away.test\n",
+            "listen": listen("smtp"),
+            **({"cleartextroutes": "127.0.0.1\n"} if trusted else {}),
+        }
+        with a_server(control) as near:
+            deliver(near, b"Subject: %s\r\n\r\n" % (word := token()), b"far@away.test")
+            if trusted:
+                assert b"esmtpsa" in host.await_received(word)
+            else:
+                near.await_log("deferral: Connected_to_127.0.0.1_but_TLS_failed:_CERTIFICATE_VERIFY_FAILED")
+                assert not host.received()
+            assert "s3cret" not in near.log()
+
+
+def test_a_host_is_reached_over_ipv6() -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError as problem:
+        pytest.skip(f"needs IPv6 on loopback: {problem.strerror}")
+    with far_server(address="[::1]") as far:
+        control = route(far) | {"smtproutes": f":[::1]:{far.ports['smtp']}\n"}
+        with a_server(control) as near:
+            deliver(near, b"Subject: %s\r\n\r\n" % (word := token()), FAR.encode())
+            arrived(far, word)
+            near.await_log("success: ::1_accepted_message")
 
 
 # names

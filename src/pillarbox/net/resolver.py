@@ -6,6 +6,7 @@ temporary; only its own "no such name" is permanent; a name is never completed b
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 LOOKUP_TIME = 30.0  # seconds that one question may take, over all servers and attempts
 SERVER_TIME = 5.0  # seconds until the next server is asked
 REMEMBERED = 10_000  # answers
+ASKED_AT_ONCE = 100  # questions, each with a socket of its own
 MOST_EXCHANGERS = 30  # of one domain; the rest of a longer list is not looked at
 MOST_ADDRESSES = 20  # of one host
 DNS_PORT = 53
@@ -45,6 +47,7 @@ class Resolver:
         self._cache = dns.resolver.LRUCache(REMEMBERED)
         self._mark: tuple[int, ...] = ()
         self._made: dns.asyncresolver.Resolver | None = None
+        self._room = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def exchangers(self, domain: bytes) -> list[Exchanger]:
         """The MX records of a domain, best preference first; none: it has an address or nothing. Raises NoSuchName,
@@ -72,7 +75,8 @@ class Resolver:
         """The records; none when the name has none of this kind."""
         asked = _name(name)
         try:
-            answer = await self._resolver().resolve(asked, kind, raise_on_no_answer=False, lifetime=self._lifetime)
+            async with self._room:
+                answer = await self._resolver().resolve(asked, kind, raise_on_no_answer=False, lifetime=self._lifetime)
         except dns.resolver.NXDOMAIN:
             raise NoSuchName("no such name") from None
         except dns.resolver.LifetimeTimeout:

@@ -19,6 +19,7 @@ from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
+from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import DOWN, Verb
 from pillarbox.routes import BadRoute, Hop, Routes
 from pillarbox.routing import Local, Routing
@@ -29,6 +30,7 @@ OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; t
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
 INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
 RECIPIENTS_AT_ONCE = 500  # in a frame: with the longest addresses they fit in beside the body
+RELAY_DESCRIPTORS = 3  # of a transaction in the remote role, which has as many as we: body, connection, a question
 RELAYED_AT_ONCE = 100  # recipients in one transaction: every host must take so many (RFC 5321 section 4.5.3.1.8)
 BATCH = 64  # deliveries that one slot of control/concurrencylocal stands for
 CLAIMS_IN_A_ROUND = 10
@@ -71,7 +73,8 @@ def schedule(settings: Settings) -> Schedule:
 
 def limits(settings: Settings) -> tuple[Limits, Limits, int]:
     """Of the local and the remote channel, and the lifetime."""
-    local, remote = settings.concurrencylocal * BATCH, settings.concurrencyremote
+    local = settings.concurrencylocal * BATCH
+    remote = affordable(settings.concurrencyremote, RELAY_DESCRIPTORS) if settings.concurrencyremote else 0
     one = remote - remote // 4  # of the remote channel a slow host leaves a quarter to others
     return Limits(local, max(BATCH, local // 4)), Limits(remote, one, RELAYED_AT_ONCE), settings.queuelifetime
 

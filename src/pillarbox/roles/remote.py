@@ -115,9 +115,11 @@ class Remote:
             return
         try:
             errand, tags = read(frame, self._house.settings.cleartextroutes)
-        except (ValueError, IndexError):
+        except ValueError:  # the queue is broken or broken into
             _close(frame)
-            raise
+            if self._queue is not None:
+                self._queue.close()
+            return
         task = self._loop.create_task(self._run(errand, tags))
 
         def over(task: asyncio.Task[None]) -> None:
@@ -144,8 +146,11 @@ class Remote:
 
 
 def read(frame: Frame, clear: frozenset[bytes]) -> tuple[Errand, list[int]]:
-    """A RELAY as an errand, and the tags of its recipients' OUTCOMEs. `clear` is control/cleartextroutes."""
+    """A RELAY as an errand, and the tags of its recipients' OUTCOMEs. `clear` is control/cleartextroutes. Raises
+    ValueError when it is none."""
     _message, size, sender, domain, relay_, port, user, password, body, *pairs = frame.fields
+    if len(pairs) % 2:
+        raise ValueError("a recipient without an address")
     hop = Hop(relay_, int(port), user, password) if relay_ else None
     source: bytes | int = frame.descriptors[0] if frame.descriptors else body
     errand = Errand(
