@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from pillarbox.roles.bounces import Bounces, Prepared
 from pillarbox.roles.log import Log
 from pillarbox.status import SystemTrouble
 from tests.queue.drafts import BIRTH, accept, draft, spooled
-from tests.queue.kills import READS_CALLS, calls_of
+from tests.queue.kills import READS_CALLS, calls_of, run_until
 
 SETTINGS = Settings(me=b"mx.example.org", rcpthosts=frozenset())
 
@@ -138,6 +140,42 @@ def test_a_bounce_in_a_file_is_on_disk_before_its_commit(log: Log, tmp_path: Pat
     synced = calls.index(("fsync", calls[written][1]), written)
     directory = calls.index(("fsync", "spool"), synced)
     assert ("fdatasync", "queue.db-wal") in calls[directory:]
+
+
+def test_killed_between_any_two_system_calls_of_a_bounce_the_message_is_there_or_its_bounce(
+    log: Log, tmp_path: Path
+) -> None:
+    """One whose bounce goes from file to file, and one that is small."""
+    settings = replace(SETTINGS, spoolsize=1500)
+
+    def fail(home: Path) -> None:
+        engine = SqliteEngine.open(home, time.monotonic)
+        failed(engine, spooled(engine, 9))
+        failed(engine, draft(1))
+        engine.close()
+
+    def end(home: Path) -> None:
+        engine = SqliteEngine.open(home, time.monotonic)
+        commit(engine, a_bouncer(engine, log, settings))
+        engine.close()
+
+    seen: set[tuple[int, ...]] = set()
+    for calls in count(1):
+        home = tmp_path / str(calls)
+        fail(home)
+        killed = run_until(partial(end, home), calls)
+        engine = SqliteEngine.open(home, time.monotonic)
+        living = engine.listing()
+        seen.add(tuple(message.id for message, _ in living))
+        for message, _ in living:
+            assert content(engine, message.id).endswith(bytes(draft((9, 1)[(message.id - 1) % 2]).body or b""))
+        assert set(os.listdir(home / "spool")) == {message.spool for message, _ in living if message.spool}
+        commit(engine, a_bouncer(engine, log, settings))
+        assert [message.id for message, _ in engine.listing()] == [3, 4], "each has one bounce in the end"
+        engine.close()
+        if not killed:
+            break
+    assert seen == {(1, 2), (3, 4)}
 
 
 def test_a_large_message_is_copied_in_blocks(engine: SqliteEngine, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

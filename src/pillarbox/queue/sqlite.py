@@ -58,6 +58,9 @@ _FAILURES = f"""
 SELECT message, {_RECIPIENT} FROM recipients
 WHERE message = ? AND number > ? AND state = {State.FAILED.value} ORDER BY number LIMIT ?
 """
+_WANT_ENDING = f"""
+SELECT {_MESSAGE} FROM failed JOIN messages ON id = message WHERE over = 1 AND message > ? ORDER BY message LIMIT ?
+"""
 _NOTE = "INSERT OR IGNORE INTO failed SELECT id, 0 FROM messages WHERE id = ?"
 _OVER = f"""
 UPDATE failed SET over = 1 WHERE message = ? AND over = 0 AND NOT EXISTS
@@ -300,9 +303,8 @@ class SqliteEngine:
 
     def failed(self, after: int = 0, limit: int = 100) -> list[Message]:
         """See Engine."""
-        query = "SELECT message FROM failed WHERE over = 1 AND message > ? ORDER BY message LIMIT ?"
         with self._reading():
-            return [self._message(message) for (message,) in self._execute(query, (after, limit)).fetchall()]
+            return [Message(*row) for row in self._execute(_WANT_ENDING, (after, limit)).fetchall()]
 
     def failures(self, message: int, after: int = -1, limit: int = 100) -> list[Recipient]:
         """See Engine."""
