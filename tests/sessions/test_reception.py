@@ -212,12 +212,19 @@ def test_a_message_that_says_it_is_too_big_is_refused_at_once() -> None:
     assert codes(connection.say(MAIL[0] + b" SIZE=100")) == [250]
 
 
-def test_this_server_relays_for_nobody() -> None:
-    for connection, sender in [(greeted(), MAIL[0]), (submitting(), b"MAIL FROM:<joe@example.org>")]:
-        heard = connection.say(sender, b"RCPT TO:<x@far.example>", b"DATA")
-        assert codes(heard) == [250, 550, 503]
-        assert b"550 5.7.1 " in heard
-        assert CheckRecipient(b"x@far.example") not in connection.world.done
+def test_strangers_may_not_send_to_other_hosts_and_nobody_is_asked() -> None:
+    connection = greeted()
+    heard = connection.say(MAIL[0], b"RCPT TO:<x@far.example>", b"DATA")
+    assert codes(heard) == [250, 550, 503]
+    assert b"550 5.7.1 " in heard
+    assert CheckRecipient(b"x@far.example") not in connection.world.done
+
+
+def test_who_logged_in_may_send_to_other_hosts() -> None:
+    connection = submitting(world=World(known=frozenset((b"x@far.example",))))
+    heard = connection.say(b"MAIL FROM:<joe@example.org>", b"RCPT TO:<x@far.example>", b"DATA", b".")
+    assert codes(heard) == [250, 250, 354, 250]
+    assert connection.world.queued[0][0].recipients == (b"x@far.example",)
 
 
 @pytest.mark.parametrize(
