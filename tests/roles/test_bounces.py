@@ -255,6 +255,18 @@ def test_one_that_cannot_be_made_waits_and_keeps_no_other_back(
     assert bouncer.due is None
 
 
+def test_a_body_that_cannot_be_read_is_trouble_for_now(
+    engine: SqliteEngine, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = failed(engine, spooled(engine, 4))
+    monkeypatch.setattr(SqliteEngine, "open_body", lambda *_: os.open("/proc/self/mem", os.O_RDONLY))  # EIO at 0
+    bouncer = a_bouncer(engine, log)
+    before = len(os.listdir("/proc/self/fd"))
+    assert bouncer.take(BIRTH) == [] and bouncer.due == BIRTH + 123
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [one.id for one in engine.failed()] == [message] and "Input/output error" in log._lines[-1]
+
+
 def test_when_nothing_can_be_made_it_is_not_tried_all_the_time(
     engine: SqliteEngine, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
