@@ -16,7 +16,7 @@ PACKAGES = {"getmail": "getmail6", "smtp-source": "postfix", "smtp-sink": "postf
 PACKAGES |= dict.fromkeys(("supervise", "svc", "multilog"), "daemontools")
 PACKAGES |= dict.fromkeys(("runsv", "sv", "svlogd"), "runit")
 PACKAGES |= dict.fromkeys(("s6-supervise", "s6-svc", "s6-log"), "s6")
-PACKAGES |= {"setforward": "fastforward"}
+PACKAGES |= {"setforward": "fastforward", "git-send-email": "git-email", "php": "php-cli"}
 PACKAGES |= dict.fromkeys(("systemd-analyze", "systemd-socket-activate"), "systemd")
 
 

@@ -19,6 +19,8 @@ from pillarbox.cli.launch import program
         (["/usr/sbin/sendmail", "-t"], ["sendmail", "-t"]),
         (["qmail-inject", "--", "x"], ["qmail-inject", "--", "x"]),
         (["/x/pillarbox", "run", "sendmail", "--help"], ["sendmail", "--help"]),
+        (["pillarbox", "send", "-t"], ["sendmail", "-t"]),
+        (["pillarbox", "send", "--help"], None),
         (["pillarbox", "run", "nothing"], None),
         (["pillarbox", "run"], None),
         (["pillarbox", "serve"], None),

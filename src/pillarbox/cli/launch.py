@@ -37,6 +37,11 @@ def program(argv: Sequence[str]) -> list[str] | None:
     name, arguments = os.path.basename(argv[0]), argv[1:]
     if name in catalogue.LINKS:
         return [*catalogue.LINKS[name], *arguments]
+    if arguments[:1] == ["send"] and "--help" not in arguments:
+        if arguments[1:2] == ["--home"] and len(arguments) > 2:
+            os.environ["PILLARBOX_HOME"] = arguments[2]
+            arguments = arguments[2:]
+        return ["sendmail", *arguments[1:]]
     if len(arguments) > 1 and arguments[0] == "run" and arguments[1] in catalogue.PROGRAMS:
         return list(arguments[1:])
     return None

@@ -197,6 +197,18 @@ def run(program: str | None, arguments: tuple[str, ...]) -> int:
     return run(program, list(arguments))
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_home
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def send(home: str | None, arguments: tuple[str, ...]) -> int:
+    """Send the message on standard input, as sendmail does: -t, or recipients."""
+    from pillarbox.programs.catalogue import run
+
+    if home:
+        os.environ["PILLARBOX_HOME"] = home
+    return run("sendmail", list(arguments))
+
+
 def _where(home: str | None) -> Path:
     return resolve(home, os.environ)
 
