@@ -120,6 +120,8 @@ def expired(days: int) -> Callable[[Path], None]:
         (mode("users/passwords", 0o644), "{home}/users/passwords: mode 0644: everybody can read it: chmod o="),
         (write("control/smtproutes", "a.example:b.example joe secret\n"),
          "{home}/control/smtproutes: holds passwords, and everybody can read it: chgrp "),
+        (write("control/checkers", "/no/such/checkpassword -x\n"),
+         "control/checkers: /no/such/checkpassword -x: cannot be used: install "),
         (move("mail/example.org/joe"), "{home}/mail/example.org/joe: missing, but mail to "),
         (move("mail/example.org/joe/Maildir"), "{home}/mail/example.org/joe/Maildir: missing, but mail to "),
         (remove("tls/cert.pem"), "{home}/tls/cert.pem: "),

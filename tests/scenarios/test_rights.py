@@ -9,6 +9,7 @@ import json
 import os
 import poplib
 import shutil
+import signal
 import smtplib
 import subprocess
 import sys
@@ -264,3 +265,26 @@ def test_from_inside_a_role_no_peer_does_what_is_not_on_its_list(name: str, shad
     rest = {key: came for key, came in said.items() if key not in asked_spawn}
     assert rest == SAID[name] | {"to the supervisor": "cut"}
     assert len(asked_spawn) == (3 if name in ("queue", "users", "auth") else 0)
+
+
+def test_a_reload_makes_auth_whom_the_checkers_need(unshadowed: tuple[Broken, Server]) -> None:
+    broken, server = unshadowed
+    send(server, "person3@sys.example.org")
+    until(lambda: broken.mail_of("person3"), "mail for person3")
+
+    def answer() -> str:
+        try:
+            return f"{len(fetch(server, 'person3', PASSWORD))} messages"
+        except poplib.error_proto as refused:
+            return "refused" if "authorization failed" in str(refused) else ""
+
+    assert answer() == "refused"
+    server.control("checkers", "shadow\n")
+    server.signal(signal.SIGHUP)
+    until(lambda: answer() == "1 messages", "person3 to be let in")
+    server.control("checkers", None)
+    server.signal(signal.SIGHUP)
+    until(lambda: answer() == "refused", "person3 to be refused")
+    (pid,) = server.processes("auth")
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert f"Uid:\t{broken.ids('pillarauth')[0]}\t" in status

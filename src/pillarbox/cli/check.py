@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from pillarbox.auth.checkers import SHADOW, SHADOW_FILE
 from pillarbox.cli import network
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.layout import (
@@ -68,7 +69,7 @@ def findings(home: Path) -> Iterator[Finding]:
         yield from _place(premises, place)
     yield from _control(home / "control", complaints)
     yield from _readable(premises)
-    for part in (_routes, _users, _mailboxes, _queue, network.certificates, network.ports):
+    for part in (_routes, _checkers, _users, _mailboxes, _queue, network.certificates, network.ports):
         yield from _looking(part, premises)
     yield from network.records(settings)
 
@@ -177,6 +178,18 @@ def _routes(premises: Premises) -> Iterator[Finding]:
     if holds_passwords(premises.settings) and file.stat().st_mode & stat.S_IROTH:
         remedy = f"chgrp {group_name(premises.users['queue'].gid)} {quoted(file)} && chmod 640 {quoted(file)}"
         yield problem(str(file), "holds passwords, and everybody can read it", remedy)
+
+
+def _checkers(premises: Premises) -> Iterator[Finding]:
+    """How system users log in: auth, which then is root where it can be, has to read or run this."""
+    for checker in premises.settings.checkers:
+        shown = printable(checker)
+        file = SHADOW_FILE if checker == SHADOW else Path(os.fsdecode(checker.split()[0]))
+        if not os.access(file, os.R_OK if checker == SHADOW else os.X_OK) or not file.is_file():
+            remedy = f"install {quoted(file)}, or take the line out" if checker != SHADOW else "serve as root"
+            yield problem(f"control/checkers: {shown}", "cannot be used", remedy)
+        else:
+            yield ok(f"control/checkers: {shown}", "system users log in by it")
 
 
 def _users(premises: Premises) -> Iterator[Finding]:

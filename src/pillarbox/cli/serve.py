@@ -26,7 +26,7 @@ from pillarbox.net import listening
 from pillarbox.roles import auth, pop3d, queue, remote, smtpd, spawn
 from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
-from pillarbox.roles.house import House
+from pillarbox.roles.house import PASSWORDS, House
 from pillarbox.roles.log import STANDARD_ERROR, Log
 from pillarbox.roles.process import Ids, raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
@@ -72,7 +72,7 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     raise_descriptor_limit()
     house.alias = users["alias"]
     if os.getuid() == 0:
-        everybody = {**users, "passwords": passwords_reader(settings)}  # beside auth, which may be root
+        everybody = {**users, PASSWORDS: passwords_reader(settings)}
         house.users = {role: Ids(user.uid, user.gid) for role, user in everybody.items()}
     os.umask(0o077)
     log = Log("supervisor", settings.logformat == "json")

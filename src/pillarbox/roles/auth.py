@@ -85,6 +85,8 @@ class Auth:
             self._attach(frame.fields[0].decode(), socket.socket(fileno=frame.descriptors[0]))
         elif frame.verb is Verb.RELOAD:
             self._house.reread()
+            if self._house.users and self._house.users["auth"].uid != os.getuid():
+                self._end()  # control/checkers was made or taken away; the next of us will be whom it needs
             self._accounts = Accounts(self._house.home, self._house.settings, alias=self._house.alias)
         elif frame.verb is Verb.DRAIN:
             self._end()

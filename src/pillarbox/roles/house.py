@@ -17,6 +17,7 @@ from pillarbox.users.roles import User
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")
 POP3_SERVICES = ("pop3", "pop3s")
+PASSWORDS = "passwords"  # in House.users: auth's own user, whom it is where control/checkers does not want root
 ACCOUNT_FILES = ("rcpthosts", "virtualdomains")  # the control files that `pillarbox account` writes
 _SPEAKS = {"smtpd": SMTP_SERVICES, "pop3d": POP3_SERVICES}
 
@@ -64,6 +65,8 @@ class House:
         closed = frozenset() if self.role == "queue" else SECRET
         settings, complaints = reread(self.home / "control", self.settings, closed=closed)
         self.settings = replace(settings, **self.overrides)
+        if PASSWORDS in self.users:
+            self.users = {**self.users, "auth": Ids(0, 0) if self.settings.checkers else self.users[PASSWORDS]}
         return [str(complaint) for complaint in complaints]
 
     def read_secrets(self) -> list[str]:
