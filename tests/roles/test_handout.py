@@ -266,6 +266,27 @@ def test_a_last_attempt_that_fails_for_now_is_logged_as_the_failure_it_is(
     assert silent._lines[-1].startswith("delivery 1: failure: not_now/I'm_not_going_to_try_again;")
 
 
+def test_a_last_attempt_that_nobody_saw_the_end_of_is_logged_as_the_failure_it_is(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    here = Here(links)
+    handout = Handout(engine, replace(settings(tmp_path, "host0.example:a\n"), queuelifetime=5), silent, here)
+    committed(engine, handout, draft(1))
+    now = float(BIRTH + 6)
+    said: list[str] = []
+    while not said or ": deferral: The_delivery_was_broken_off" in said[-1]:
+        handout.start(now)
+        handout.owner_lost(links[0], now)
+        said.append(silent._lines[-1])
+        due = handout.schedule.next_due(now)
+        now = now if due is None else max(due, now)
+        assert len(said) < 10
+        engine.commit((), handout.schedule.marks())
+        handout.schedule.settled(handout.schedule.unsettled)
+        handout.read_ahead()
+    assert "failure: The_delivery_was_broken_off._(#4.3.0)/I'm_not_going_to_try_again;" in said[-1]
+
+
 def test_deliveries_of_an_owner_that_died_are_tried_again_as_repeats(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from pillarbox.control.table import Settings
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.bounce import sender_for, varies
-from pillarbox.queue.engine import BodyGone, Draft, Engine, Message, State
+from pillarbox.queue.engine import BodyGone, Draft, Engine, Mark, Message, State
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
@@ -382,10 +382,12 @@ class Handout:
         self, delivery: int, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False
     ) -> None:
         mark = self.schedule.outcome(message, number, outcome, now, down=down)
-        word, report = _WORDS[outcome.verdict], outcome.report
+        self._say(delivery, message, outcome.verdict, outcome.report, mark)
+
+    def _say(self, delivery: int, message: int, verdict: Verdict, report: bytes, mark: Mark | None) -> None:
         if mark is not None and mark.state is State.FAILED:  # perhaps because it was the last attempt
-            word, report = _WORDS[Verdict.NEVER], mark.reason
-        text = safe(report)
+            verdict, report = Verdict.NEVER, mark.reason
+        word, text = _WORDS[verdict], safe(report)
         self._log.fact(
             f"delivery {delivery}: {word}: {text}",
             "delivery", delivery=delivery, msg=message, outcome=word, report=text,
@@ -417,11 +419,8 @@ class Handout:
         del self._load[link]
         for delivery, running in [item for item in self._running.items() if item[1].link is link]:
             del self._running[delivery]
-            self._log.fact(
-                f"delivery {delivery}: deferral: {safe(_LOST)}",
-                "delivery", delivery=delivery, msg=running.message, outcome="deferral", report=safe(_LOST),
-            )  # fmt: skip
-            self.schedule.lost(running.message, running.number, _LOST, now)
+            mark = self.schedule.lost(running.message, running.number, _LOST, now)
+            self._say(delivery, running.message, Verdict.LATER, _LOST, mark)
 
     def status(self) -> None:
         """qmail-send's status line."""
