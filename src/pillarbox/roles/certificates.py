@@ -1,15 +1,21 @@
 """The certificates of control/tlscert, control/tlskey and tls/NAME.pem, read by the supervisor alone and handed to
-the network roles as sealed memfds: they can be used there, not changed, and no path leads to the key."""
+the network roles as sealed memfds: they can be used there, not changed, and no path leads to the key.
+
+The rule that must stay true: no octet of a key comes into the supervisor's own memory, which every role inherits, the
+ones that run as users and the one that talks to the world too. The kernel copies, and a process that is gone when it
+has said its verdict looks at them."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import ssl
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from pillarbox.net import tls
+from pillarbox.roles.process import apart
 from pillarbox.status import Failure
 
 LIMIT = 1 << 20  # octets of one file
@@ -48,25 +54,32 @@ def marks(home: Path, tlscert: str, tlskey: str) -> dict[Path, tuple[int, int, i
 
 def read(home: Path, tlscert: str, tlskey: str) -> dict[str, int]:
     """Name -> sealed memfd with key and chain. Raises BadCertificate: one line with file and remedy."""
+    named = files(home, tlscert, tlskey)
     certificates = {}
     with ExitStack() as opened:
-        for name, several in files(home, tlscert, tlskey).items():
-            certificates[name] = _sealed(b"".join(_octets(file) for file in several))
+        for name, several in named.items():
+            certificates[name] = _sealed(several)
             opened.callback(os.close, certificates[name])
-            try:
-                tls.contexts({"": certificates[name]})
-            except ssl.SSLError as problem:
-                raise BadCertificate(_line(several, problem)) from None
+        try:
+            wrong = apart(lambda: _wrong(named, certificates))
+        except OSError as problem:
+            wrong = f"{home / tlscert}: cannot be looked at: {problem.strerror}"
+        if wrong:
+            raise BadCertificate(wrong)
         opened.pop_all()
     return certificates
 
 
-def _octets(file: Path) -> bytes:
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(LIMIT) + b"\n"
-    except OSError as problem:
-        raise BadCertificate(f"{file}: {problem.strerror}: let this server read it, or make a new one") from None
+def _wrong(named: Mapping[str, tuple[Path, ...]], certificates: Mapping[str, int]) -> str:
+    """Why one of them cannot serve; "" when all can."""
+    for name, several in named.items():
+        try:
+            tls.contexts({"": certificates[name]})
+        except ssl.SSLError as problem:
+            return _line(several, problem)
+        except OSError as problem:
+            return f"{several[-1]}: {problem.strerror}"
+    return ""
 
 
 def _line(several: tuple[Path, ...], problem: ssl.SSLError) -> str:
@@ -80,8 +93,21 @@ def _line(several: tuple[Path, ...], problem: ssl.SSLError) -> str:
     return f"{certificate}: no usable certificate and key{why}: install a PEM certificate and its key"
 
 
-def _sealed(octets: bytes) -> int:
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(descriptor, octets)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+def _sealed(several: tuple[Path, ...]) -> int:
+    """The files, one behind the other, in a memfd; the kernel copies."""
+    with ExitStack() as opened:
+        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        opened.callback(os.close, descriptor)
+        for file in several:
+            try:
+                with open(file, "rb", buffering=0) as source:
+                    left = LIMIT
+                    while left and (count := os.sendfile(descriptor, source.fileno(), None, left)):
+                        left -= count
+            except OSError as problem:
+                why = f"{file}: {problem.strerror}: let this server read it, or make a new one"
+                raise BadCertificate(why) from None
+            os.write(descriptor, b"\n")
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        opened.pop_all()
     return descriptor
