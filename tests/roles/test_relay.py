@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from pillarbox.cli.certificate import new_key, self_signed
 from pillarbox.envelope import Envelope
+from pillarbox.net import deaf
 from pillarbox.roles import carrier, relay
 from pillarbox.roles.carrier import Content
 from pillarbox.roles.relay import NO_CONNECTION, Errand, Result, Road
@@ -324,6 +327,33 @@ def test_no_phase_gets_less_than_rfc_5321_asks_for() -> None:
     }  # fmt: skip
     assert all(carrier.PATIENCE[phase] >= 60 * minutes for phase, minutes in least.items())
     assert Phase.END not in carrier.PATIENCE
+
+
+@pytest.mark.parametrize("hop", [False, True], ids=["by MX", "a relay"])
+def test_an_exchanger_that_let_connections_time_out_is_not_tried_for_a_while_but_a_relay_is(
+    monkeypatch: pytest.MonkeyPatch, hop: bool
+) -> None:
+    monkeypatch.setattr(deaf, "APART", 0.0)
+
+    async def tried(port: int) -> list[bool]:
+        road = Road(Names([]), b"me", 0.2, 5)
+        sent = replace(errand(), domain=b"[127.0.0.2]", hop=Hop(b"127.0.0.2", port) if hop else None)
+        slow = []
+        for _ in range(3):
+            begun = time.monotonic()
+            assert await relay.run(sent, road) == Result.alike(NO_CONNECTION, 1, down=True)
+            slow.append(time.monotonic() - begun > 0.15)
+        return slow
+
+    with socket.socket() as full, ExitStack() as fillers:
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        monkeypatch.setattr(relay, "SMTP_PORT", full.getsockname()[1])
+        for _ in range(3):  # its queue of connections is full then, and the kernel answers no more
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        assert asyncio.run(tried(full.getsockname()[1])) == [True, True, hop]
 
 
 def test_one_reply_after_the_other_is_in_time_however_many_they_are() -> None:

@@ -18,6 +18,7 @@ from pillarbox.attempt import Advice, Attempt
 from pillarbox.credentials import Password
 from pillarbox.envelope import Envelope
 from pillarbox.net import hosts, interfaces, tls
+from pillarbox.net.deaf import Deaf
 from pillarbox.net.hosts import Host, NoHost
 from pillarbox.net.names import Names
 from pillarbox.outcome import Outcome
@@ -69,6 +70,7 @@ class Road:
     connect: float
     patience: float
     carriers: dict[asyncio.Task[Any] | None, Carrier] = field(default_factory=dict)
+    deaf: Deaf = field(default_factory=Deaf)
     own: Callable[[], Collection[str]] = interfaces.own_addresses
 
     @cached_property
@@ -174,15 +176,29 @@ class _Errand:
         context = road.verifying if verified else road.opportunistic
         name = host.name.decode("ascii", "replace") or host.address
         carrier = Carrier(loop, sender(order), self._errand.content, context, name, road.patience, done)
-        port = SMTP_PORT if self._errand.hop is None else self._errand.hop.port
         try:
-            async with asyncio.timeout(road.connect):
-                await loop.create_connection(lambda: carrier, host.address, port)
+            if not await self._connected(carrier, host.address):
+                return None
             road.carriers[asyncio.current_task()] = carrier
             return await told
-        except (OSError, TimeoutError):
-            return None
         finally:
             road.carriers.pop(asyncio.current_task(), None)
             if not told.done() or told.cancelled():
                 carrier.abort()
+
+    async def _connected(self, carrier: Carrier, address: str) -> bool:
+        """A relay of the postmaster's own is always tried: nobody else can take its place."""
+        loop, road, hop = asyncio.get_running_loop(), self._road, self._errand.hop
+        if hop is None and road.deaf.skips(address, loop.time()):
+            return False
+        try:
+            async with asyncio.timeout(road.connect):
+                await loop.create_connection(lambda: carrier, address, SMTP_PORT if hop is None else hop.port)
+        except TimeoutError:  # a kind of OSError
+            road.deaf.timed_out(address, loop.time())
+            return False
+        except OSError:
+            road.deaf.answered(address)
+            return False
+        road.deaf.answered(address)
+        return True

@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 from pillarbox.envelope import Envelope
+from pillarbox.net.deaf import Deaf
 from pillarbox.net.resolver import Resolver, Server
 from pillarbox.outcome import Outcome
 from pillarbox.roles import connections, relay
@@ -41,6 +42,7 @@ class Remote:
         self._draining = False
         self._queue: LoopLink | None = None
         self._carriers: dict[asyncio.Task[Any] | None, Carrier] = {}
+        self._deaf = Deaf()
         self._errands: set[asyncio.Task[None]] = set()
         self._take_settings()
         self._loop.set_exception_handler(self._bug)
@@ -60,6 +62,7 @@ class Remote:
             connect=float(settings.timeoutconnect),
             patience=float(settings.timeoutremote),
             carriers=self._carriers,
+            deaf=self._deaf,
         )
 
     # what the supervisor says
