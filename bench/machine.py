@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,16 @@ def wait_for_greeting(port: int, patience: float = 10.0) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def until(done: Callable[[], bool], patience: float, what: str) -> float:
+    """The clock when `done` said so. Ends the run when it does not in `patience` seconds."""
+    end = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > end:
+            raise SystemExit(f"bench: not in {patience:g} s: {what}")
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def family(pid: int) -> dict[int, str]:

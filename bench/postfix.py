@@ -6,8 +6,9 @@ Every mailbox of example.test is virtual and a Maildir, so that both servers do 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +69,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 virtual unix - n n - - virtual
+local unix - n n - - local
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
@@ -98,8 +100,11 @@ def users() -> Iterator[None]:
 
 
 @contextmanager
-def running(prefix: Path, home: Path, names: list[str]) -> Iterator[tuple[int, int]]:
-    """Postfix serving the mailboxes `names`@example.test under `home`/mail. Yields its port and its master's pid."""
+def running(
+    prefix: Path, home: Path, names: list[str], settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Postfix serving the mailboxes `names`@example.test under `home`/mail. `settings` take the place of lines of
+    main.cf. Yields its port and its master's pid."""
     port = free_port()
     for directory in ("etc", "spool", "data", "mail"):
         (home / directory).mkdir(parents=True)
@@ -107,7 +112,10 @@ def running(prefix: Path, home: Path, names: list[str]) -> Iterator[tuple[int, i
     subprocess.run(["chown", "postfix", home / "data"], check=True)
     maps = ", ".join(f"{{{name}@example.test={name}/Maildir/}}" for name in names)
     paths = libraries(prefix)
-    (home / "etc/main.cf").write_text(MAIN_CF.format(prefix=prefix, home=home, libraries=paths, maps=maps, owner=OWNER))
+    lines = MAIN_CF.format(prefix=prefix, home=home, libraries=paths, maps=maps, owner=OWNER)
+    for name, value in (settings or {}).items():
+        lines = re.sub(rf"^{name} =.*\n", "", lines, flags=re.MULTILINE) + f"{name} = {value}\n"
+    (home / "etc/main.cf").write_text(lines)
     (home / "etc/master.cf").write_text(MASTER_CF.format(port=port))
     control = [str(prefix / "usr/sbin/postfix"), "-c", str(home / "etc")]
     environment = {**os.environ, "LD_LIBRARY_PATH": paths}

@@ -9,13 +9,18 @@ from statistics import median
 
 from bench import machine, memory
 from bench.accept import Rates
+from bench.inject import Started
 from bench.memory import Growth
+from bench.relay import Through
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
 BEGIN, END = "<!-- measured: make bench writes what stands from here -->\n", "<!-- to here -->\n"
 
 GOAL_ACCEPT = 2.5  # times Postfix
 GOAL_GROWTH = 32 << 20  # octets, of each role but auth
+GOAL_RELAY = 1.5  # times Postfix
+GOAL_LOCAL = 1.0  # times Postfix
+GOAL_INJECT = 0.060  # seconds
 GOAL_IDLE = 40_000  # octets of each connection
 
 
@@ -55,6 +60,31 @@ def _row(result: Rates, rate: dict[str, float]) -> str:
         f"{result.work * 1e6:.0f} us a message",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def through(title: str, results: list[Through], goal: float) -> list[str]:
+    """A table of all servers, and whether Pillarbox has `goal` times Postfix's rate."""
+    rate = {result.name: result.rate for result in results}
+    lines = [f"| {title} | messages/s | each pass | accepted/s | x Postfix |", "|---|---|---|---|---|"]
+    for result in results:
+        each = ", ".join(f"{passed:.0f}" for passed in result.passed)
+        times = f"{result.rate / rate['Postfix']:.2f}" if "Postfix" in rate else "-"
+        lines.append(f"| {result.name} | {result.rate:.0f} | {each} | {median(result.accepted):.0f} | {times} |")
+    if "Postfix" in rate:
+        wanted = "as fast as Postfix" if goal == 1 else f"{goal} times Postfix"
+        lines += ["", _verdict(f"Goal: at least {wanted}", rate["Pillarbox"] >= goal * rate["Postfix"])]
+    return [*lines, ""]
+
+
+def injected(results: list[Started]) -> list[str]:
+    """A table of both sendmails."""
+    lines = ["| `sendmail -t` | median, ms | fastest, ms | slowest, ms |", "|---|---|---|---|"]
+    for result in results:
+        figures = (result.typical, min(result.seconds), max(result.seconds))
+        lines.append(f"| {result.name} | {' | '.join(f'{figure * 1000:.1f}' for figure in figures)} |")
+    ours = next(result for result in results if result.name == "Pillarbox")
+    goal = f"Goal: under {GOAL_INJECT * 1000:.0f} ms from start to return"
+    return [*lines, "", _verdict(goal, ours.typical < GOAL_INJECT), ""]
 
 
 def grown(growths: list[Growth]) -> list[str]:

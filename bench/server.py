@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +30,23 @@ def _pillarbox(*words: str) -> list[str]:
     return [sys.executable, "-m", "pillarbox", *words]
 
 
-def _make(home: Path, names: list[str]) -> None:
+def _make(home: Path, names: list[str], control: Mapping[str, str]) -> None:
     here = ("--home", str(home))
     subprocess.run(_pillarbox("init", *here, "--me", "mx.example.test"), check=True, stdout=subprocess.DEVNULL)
     (home / "control/listen").write_text(LISTEN)
     for name in names:
         command = _pillarbox("account", "add", f"{name}@example.test", "--password-stdin", *here)
         subprocess.run(command, check=True, input=PASSWORD.encode() + b"\n", stdout=subprocess.DEVNULL)
+    for name, lines in control.items():
+        with (home / "control" / name).open("a") as file:
+            file.write(lines)
 
 
 @contextmanager
-def running(home: Path, names: list[str]) -> Iterator[Server]:
-    """Pillarbox serving the mailboxes `names`@example.test, each with PASSWORD, from `home`."""
-    _make(home, names)
+def running(home: Path, names: list[str], control: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Pillarbox serving the mailboxes `names`@example.test, each with PASSWORD, from `home`. The lines of `control` are
+    added to those control files."""
+    _make(home, names, control or {})
     with (home.parent / f"{home.name}.log").open("wb") as log:
         serving = subprocess.Popen(_pillarbox("serve", "--home", str(home)), stdout=subprocess.PIPE, stderr=log)
     assert serving.stdout is not None
