@@ -150,6 +150,16 @@ def test_cron_sends_by_sendmail(machine: Machine) -> None:
         assert b"\nFrom: root@mx.example.org (Cron Daemon)\n" in header and body == BODY
 
 
+def test_swaks_speaks_smtp_with_sendmail(machine: Machine) -> None:
+    word = token()
+    said = b"From: joe@example.org\nSubject: %s\nDate: x\nMessage-ID: <y@z>\n\n" % word
+    machine.run(
+        peer("swaks"), "--pipe", f"{machine.sendmail} -bs", "--from", JOE, "--to", JOE, "--data", "-", say=said + BODY
+    )
+    header, body = arrived(machine, word, b"joe@example.org")
+    assert body == BODY + b"\n" and b"\nReceived: from " in header  # swaks ends what it sends with a blank line
+
+
 def test_pillarbox_send_is_sendmail(machine: Machine) -> None:
     word = token()
     machine.run(

@@ -26,6 +26,10 @@ class Content:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more will be asked of it."""
         if self._file is not None:
             self._file.close()
 
