@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -124,6 +125,31 @@ def test_the_queue_s_own_socket_can_be_handed_over_too() -> None:
                 assert server.pillarbox("queue", "list") == ""
                 assert server.stop() == 0
         assert path.stat().st_ino == inode
+
+
+def test_a_program_that_sends_while_nobody_serves_waits_for_the_next_start() -> None:
+    with ExitStack() as stack:
+        lines, doors = stack.enter_context(open_doors("smtp"))
+        server = stack.enter_context(a_home({"listen": lines}))
+        door = stack.enter_context(socket.socket(socket.AF_UNIX))
+        door.bind(str(server.home / "run" / "inject"))
+        door.listen()
+        injection = stack.enter_context(moved(door.dup()))
+        sending = subprocess.Popen(
+            [*tests.server._COMMAND, "run", "sendmail", "joe@example.org"],
+            env=_environment() | {"PILLARBOX_HOME": str(server.home)},
+            stdin=subprocess.PIPE,
+        )
+        word = token()
+        assert sending.stdin is not None
+        sending.stdin.write(b"Subject: %s\n\n" % word)
+        sending.stdin.close()
+        time.sleep(1)  # long enough to have found nobody
+        assert sending.poll() is None
+        server.start(handed=[*doors, injection])
+        assert sending.wait(30) == 0
+        server.await_delivered(word)
+        assert server.stop() == 0
 
 
 def test_a_socket_that_control_listen_does_not_name_stops_the_start() -> None:
