@@ -17,6 +17,7 @@ from pillarbox.cli.launch import program
     ("argv", "words"),
     [
         (["/usr/sbin/sendmail", "-t"], ["sendmail", "-t"]),
+        (["mailq"], ["sendmail", "-bp"]),
         (["qmail-inject", "--", "x"], ["qmail-inject", "--", "x"]),
         (["/x/pillarbox", "run", "sendmail", "--help"], ["sendmail", "--help"]),
         (["pillarbox", "send", "-t"], ["sendmail", "-t"]),

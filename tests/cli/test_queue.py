@@ -202,3 +202,24 @@ def test_a_home_with_a_very_long_path_can_be_asked(home: Path, capsys: Captured)
     with serving(long, [lines({"end": True})]) as asked:
         assert status(["queue", "list", "--home", str(long)]) == 0
     assert len(asked) == 1
+
+
+def test_qmails_own_programs_show_the_queue(made: Path, capsys: Captured) -> None:
+    first, second = fill(made, 2)
+    assert status(["run", "qmail-qread"]) == 0
+    shown = "15 Jan 2027 08:00:00 GMT  #{}  5  <ann\\x1b[2J@example.org> \n"
+    shown += "\tremote\tjoe@example.net\n\tremote\tsue@example.com\n"
+    assert capsys.readouterr().out == shown.format(first) + shown.format(second)
+    with acting_as(users_of(settings_of(made))["queue"]):
+        engine = SqliteEngine.open(made / "queue", time.monotonic)
+        engine.commit([], [Mark.done(first, 1)])
+        engine.close()
+    (made / "control" / "locals").write_text("example.net\n")
+    assert status(["run", "sendmail", "-bp"]) == 0
+    listed = capsys.readouterr().out
+    assert (
+        f"#{first}  5  <ann\\x1b[2J@example.org> \n\tlocal\tjoe@example.net\n  done\tremote\tsue@example.com\n"
+        in listed
+    )
+    assert status(["run", "qmail-qstat"]) == 0
+    assert capsys.readouterr().out == "messages in queue: 2\nmessages in queue but not yet preprocessed: 0\n"

@@ -29,6 +29,7 @@ def asked(*words: str) -> Asked:
         (["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t"], Asked("m", True, None, b"CronDaemon", [])),
         (["-oi", "-oem", "-bm", "-v", "-B8BITMIME", "x"], Asked("m", False, None, None, [b"x"])),
         (["-it", "-N", "failure,delay", "-Rhdrs"], Asked("m", True, None, None, [])),
+        (["-bp"], Asked("p", False, None, None, [])),
         (["-bs"], Asked("s", False, None, None, [])),
         (["-bi"], Asked("i", False, None, None, [])),
         (["-I"], Asked("i", False, None, None, [])),
@@ -45,7 +46,7 @@ def test_what_it_cannot_do_is_refused(words: list[str], tmp_path: Path) -> None:
         asked(*words)
     said = call(tmp_path, "sendmail", *words)
     assert said.status == 100
-    assert said.errors == "sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bs ] [ arg ... ]\n"
+    assert said.errors == "sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]\n"
 
 
 def test_f_names_the_author_too_whoever_calls() -> None:

@@ -55,6 +55,16 @@ def queue(home: Path, verb: str, ids: tuple[int, ...], to: str | None, sender: s
         return _SHOW[verb](_all(asking, request, ids))
 
 
+def messages(home: Path) -> Iterator[tuple[Json, list[Json]]]:
+    """Every message with all its recipients, as inquiry's `show` has them. Raises Failure."""
+    require(home)
+    with _Asking(home) as ask:
+        for head in _all(ask, {"verb": "list"}, ()):
+            found = list(_all(ask, {"verb": "show"}, (int(str(head["id"])),)))
+            if "absent" not in found[0]:  # it has ended meanwhile
+                yield found[0], found[1:]
+
+
 def _all(ask: Ask, request: Mapping[str, object], ids: tuple[int, ...]) -> Iterator[Json]:
     """All answers, asked for page by page."""
     if ids:

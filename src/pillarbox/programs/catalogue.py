@@ -13,6 +13,8 @@ PROGRAMS = {
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",
     "qmail-newu": "pillarbox.programs.newu",
+    "qmail-qread": "pillarbox.programs.qmail_qread",
+    "qmail-qstat": "pillarbox.programs.qmail_qstat",
     "qmail-queue": "pillarbox.programs.qmail_queue",
     "qmail-start": "pillarbox.programs.qmail_start",
     "qmail-remote": "pillarbox.programs.qmail_remote",
@@ -21,7 +23,7 @@ PROGRAMS = {
 }
 
 # Names by which `pillarbox` may be called, and what each means.
-LINKS: dict[str, tuple[str, ...]] = {name: (name,) for name in PROGRAMS}
+LINKS: dict[str, tuple[str, ...]] = {name: (name,) for name in PROGRAMS} | {"mailq": ("sendmail", "-bp")}
 
 
 def run(name: str | None, arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """sendmail: as the programs of others call it, sendmail(8). A message on standard input becomes qmail-inject's.
 
-With -bi or -I it makes the alias table, with -bs it speaks SMTP. Exit statuses: 0 queued, 75 (EX_TEMPFAIL) not now, 100
-it cannot be.
+With -bi or -I it makes the alias table, with -bp it lists the queue, with -bs it speaks SMTP. Exit statuses: 0
+queued, 75 (EX_TEMPFAIL) not now, 100 it cannot be.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from pillarbox.programs.qmail_inject import Call
 
 NAME = "sendmail"
 TEMPFAIL = 75  # sysexits.h: what callers of sendmail know as "try again"
-USAGE = "[ -t ] [ -fsender ] [ -Fname ] [ -bs ] [ arg ... ]"
+USAGE = "[ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]"
 # Those of qmail's sendmail, and what others have had since: -r is -f; the rest says how to do what is done our way.
 _LETTERS = "vimte:f:r:p:o:B:F:EJxb:N:R:V:L:h:O:X:GUnI"
-_ELSEWHERE = {"i": "pillarbox.programs.newaliases", "s": "pillarbox.programs.smtp_session"}
+_ELSEWHERE = {
+    "i": "pillarbox.programs.newaliases",
+    "p": "pillarbox.programs.qmail_qread",
+    "s": "pillarbox.programs.smtp_session",
+}
 
 
 class Asked(NamedTuple):
