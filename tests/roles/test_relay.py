@@ -250,6 +250,15 @@ def test_a_host_whose_handshake_fails_gets_the_message_in_clear() -> None:
     assert calls == [b"STARTTLS\r\n", b"MAIL FROM:<me@example.org>\r\n"]
 
 
+@pytest.mark.parametrize("name", [b"x\\..example", b"a b.example", b"\xff.example", b"y" * 64, b"-", b"_dmarc.example"])
+def test_whatever_an_exchanger_is_called_tls_works(certificate: Path, name: bytes) -> None:
+    async def brought() -> Result:
+        async with hosts(securing(certificate, [])) as (port, names):
+            return await relay.run(replace(errand(), hop=Hop(name, port)), Road(names, b"me", 5, 20))
+
+    assert letters(asyncio.run(brought())) == b"K"
+
+
 def test_no_password_goes_to_a_host_that_cannot_prove_its_name(certificate: Path) -> None:
     said: list[bytes] = []
     result = bring(errand(), securing(certificate, said, OFFER_TLS), login=b"secret")

@@ -229,6 +229,21 @@ nothing.example. MX 10 gone.example.
             near.await_log(re.escape(line))
 
 
+def test_a_name_server_that_does_not_answer_puts_mail_off_with_one_line() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        control = {
+            "resolvers": f"127.0.0.1:{silent.getsockname()[1]}\n",
+            "timeoutconnect": "1\n",
+            "rcpthosts": "far.example\n",
+            "listen": listen("smtp"),
+        }
+        with a_server(control) as near:
+            deliver(near, b"Subject: x\r\n\r\n", FAR.encode())
+            near.await_log(re.escape("deferral: Sorry,_I_couldn't_find_any_host_by_that_name._(#4.1.2)/"))
+            assert near.log().count("delivery 1: deferral") == 1 and FAR in queued(near)
+
+
 # trouble
 
 

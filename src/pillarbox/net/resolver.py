@@ -39,11 +39,12 @@ class Server(NamedTuple):
 
 
 class Resolver:
-    """Asks `servers`; none: those of /etc/resolv.conf, which is read again when it changes. Belongs to one loop."""
+    """Asks `servers`; none: those of /etc/resolv.conf, which is read again when it changes. A question may take
+    `lifetime` seconds, at most LOOKUP_TIME. Belongs to one loop."""
 
     def __init__(self, servers: Sequence[Server] = (), lifetime: float = LOOKUP_TIME) -> None:
         self._servers = [dns.nameserver.Do53Nameserver(server.address, server.port) for server in servers]
-        self._lifetime = lifetime
+        self._lifetime = min(lifetime, LOOKUP_TIME)
         self._cache = dns.resolver.LRUCache(REMEMBERED)
         self._mark: tuple[int, ...] = ()
         self._made: dns.asyncresolver.Resolver | None = None

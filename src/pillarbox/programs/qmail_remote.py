@@ -115,7 +115,8 @@ class _Asked:
         if self._made is None:
             from pillarbox.net.resolver import Resolver, Server
 
-            self._made = Resolver([Server(address, port) for address, port in self._settings.resolvers])
+            servers = [Server(address, port) for address, port in self._settings.resolvers]
+            self._made = Resolver(servers, float(self._settings.timeoutconnect))
         return self._made
 
     async def exchangers(self, domain: bytes) -> list[Exchanger]:

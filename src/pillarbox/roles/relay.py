@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from pillarbox.sessions.relaying import Order, sender
 from pillarbox.status import Status
 
 TRYING = 1800.0  # seconds after which no further host is begun with
+# Whoever owns a domain chooses the names of its exchangers, and DNS allows any octets in them; TLS libraries do not.
+_HOST_NAME = re.compile(rb"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 NO_CONNECTION = Outcome.later(b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n", Status(4, 4, 1))
 
 
@@ -174,7 +177,7 @@ class _Errand:
         road = self._road
         verified = order.credentials is not None and not order.clear
         context = road.verifying if verified else road.opportunistic
-        name = host.name.decode("ascii", "replace") or host.address
+        name = host.name.decode() if _HOST_NAME.fullmatch(host.name) else host.address
         carrier = Carrier(loop, sender(order), self._errand.content, context, name, road.patience, done)
         try:
             if not await self._connected(carrier, host.address):

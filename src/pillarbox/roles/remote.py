@@ -55,9 +55,10 @@ class Remote:
 
     def _take_settings(self) -> None:
         settings = self._house.settings
+        servers = [Server(address, port) for address, port in settings.resolvers]
         self._log.as_json = settings.logformat == "json"
         self._road = Road(
-            names=Resolver([Server(address, port) for address, port in settings.resolvers]),
+            names=Resolver(servers, float(settings.timeoutconnect)),
             me=settings.helohost or settings.me,
             connect=float(settings.timeoutconnect),
             patience=float(settings.timeoutremote),
