@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pillarbox.control.table import Settings
 from pillarbox.users import system
 from pillarbox.users.roles import POSTS
 from pillarbox.users.system import SystemUser
+from tests.etc import copy_etc
 
 HOME = Path("/srv/my mail")
 FRESH = """
@@ -51,11 +51,7 @@ def in_fresh_etc(tmp_path: Path, *arguments: str) -> list[str]:
         pytest.skip("needs root, and leave to unshare mounts")
     etc = tmp_path / "etc"
     if not etc.exists():
-        shutil.copytree("/etc", etc, symlinks=True)
-        ours = {"pillarbox", *(post.name for post in POSTS), *(post.group for post in POSTS)}
-        for name in ("passwd", "group", "shadow", "gshadow"):
-            lines = (etc / name).read_text().splitlines(keepends=True)
-            (etc / name).write_text("".join(line for line in lines if line.split(":")[0] not in ours))
+        copy_etc(etc, without={"pillarbox", *(post.name for post in POSTS), *(post.group for post in POSTS)})
     source = str(Path(pillarbox.__file__).parent.parent)
     done = subprocess.run(
         ["unshare", "-m", "sh", "-euc", FRESH, "sh", str(etc), sys.executable, "-c", MAKE, *arguments],

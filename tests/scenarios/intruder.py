@@ -174,10 +174,10 @@ TEMPTING: dict[tuple[str, str], tuple[Verb, tuple[bytes, ...]]] = {
 
 
 def speak(role: str, control: socket.socket) -> Report:
-    """Try it on every peer we are given a link to within a second, and on the supervisor or spawn."""
+    """Try it on every peer, and on the supervisor (of an owner role: spawn)."""
     said: Report = {}
     supervisor = Link(control, SUPERVISOR_SAYS)
-    sockets = dict(given(supervisor))
+    sockets = given(role, supervisor)
     if "spawn" in sockets:
         said |= from_spawn(role, Link(socket.socket(fileno=os.dup(sockets["spawn"])), MAY_SAY["spawn", role]))
     for peer, descriptor in sockets.items():
@@ -187,13 +187,17 @@ def speak(role: str, control: socket.socket) -> Report:
     return said
 
 
-def given(supervisor: Link) -> Iterator[tuple[str, int]]:
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
+def given(role: str, supervisor: Link) -> dict[str, int]:
+    """The links to all peers that a role of this name has from the start."""
+    wanted = {peer for speaker, peer in TEMPTING if speaker == role and peer != "owner"}
+    found: dict[str, int] = {}
+    end = time.monotonic() + PATIENCE
+    while not found.keys() >= wanted and time.monotonic() < end:
         for frame in supervisor.receive():
             if frame.verb is Verb.LINK:
-                yield frame.fields[0].decode(), frame.descriptors[0]
+                found[frame.fields[0].decode()] = frame.descriptors[0]
         time.sleep(0.01)
+    return found
 
 
 def cut(link: Link, verb: Verb, fields: tuple[bytes, ...]) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests import server as servers
+from tests.etc import copy_etc
 from tests.server import SECRET, Server, a_home, until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: only root can become other users")
@@ -84,7 +85,7 @@ def a_private_etc() -> Iterator[Broken]:
         pytest.skip("needs leave to unshare mounts")
     place = Path(tempfile.mkdtemp(prefix="pillarbox-test-"))
     place.chmod(0o755)
-    shutil.copytree("/etc", place / "etc", symlinks=True)
+    copy_etc(place / "etc", without=PEOPLE)
     for name in ("rights", "homes"):
         (place / name).mkdir()
     (place / "rights").chmod(0o1777)

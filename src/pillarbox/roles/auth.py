@@ -232,7 +232,10 @@ class Auth:
             else:
                 done(computed.result())
 
-        self._loop.run_in_executor(threads, work).add_done_callback(ended)
+        if self._ended.done():  # we are about to go: the threads take nothing more
+            self._undecided(attempt, AWAY)
+        else:
+            self._loop.run_in_executor(threads, work).add_done_callback(ended)
 
     def _warn(self, attempt: Attempt, why: str) -> None:
         login = safe(attempt.credentials.login[:256])
