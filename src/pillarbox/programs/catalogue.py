@@ -19,6 +19,7 @@ PROGRAMS = {
     "qmail-start": "pillarbox.programs.qmail_start",
     "qmail-remote": "pillarbox.programs.qmail_remote",
     "qmail-showctl": "pillarbox.programs.showctl",
+    "splogger": "pillarbox.programs.splogger",
     "sendmail": "pillarbox.programs.sendmail",
 }
 
