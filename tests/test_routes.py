@@ -67,3 +67,11 @@ def test_a_line_that_names_no_place_is_temporary_trouble_that_names_file_and_lin
     assert caught.value.status == Status(4, 3, 5)
     assert "control/smtproutes: the line 'example.org:'" in caught.value.text
     assert "secret" not in caught.value.text and "joe" not in caught.value.text
+
+
+def test_every_line_that_names_no_place_can_be_told_at_once(tmp_path: Path) -> None:
+    found = routes(
+        tmp_path, b"a.example: joe secret\nb.example:relay.example\n.c.example:[x]\n:all.example:0\nd.example:\n"
+    )
+    lines = [failure.text.partition(" has ")[0].partition(" names ")[0] for failure in found.faults()]
+    assert lines == [f"control/smtproutes: the line '{key}:'" for key in ("a.example", ".c.example", "")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pillarbox.control.reading import shown
@@ -55,8 +55,17 @@ class Routes:
         if not self._routes:
             return None
         key = next((key for key in keys(domain) if key in self._routes), None)
-        if key is None:
-            return None
+        return None if key is None else self._read(key)
+
+    def faults(self) -> Iterator[BadRoute]:
+        """What `find` would raise, for each line that sends mail nowhere."""
+        for key in self._routes:
+            try:
+                self._read(key)
+            except BadRoute as failure:
+                yield failure
+
+    def _read(self, key: bytes) -> Hop | None:
         relay, _, login = self._routes[key].partition(b" ")
         if not relay and not login.strip(b" "):
             return None

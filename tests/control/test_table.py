@@ -86,6 +86,11 @@ def test_settings_built_by_hand_follow_their_me() -> None:
         ("rcpthosts", b".Wild.example\n", {b".wild.example"}),
         ("badmailfrom", b"@Bad.ex\n.worse.ex\njoe@ok.ex\n", {b"@bad.ex", b".worse.ex", b"joe@ok.ex"}),
         ("virtualdomains", b"A.ex:1\na.ex:Two\n:all\nj@b.ex:x:y\n", {b"a.ex": b"Two", b"": b"all", b"j@b.ex": b"x:y"}),
+        (
+            "resolvers",
+            b"127.0.0.1\n[::1]:5353\n# ours\n::1\n192.0.2.1:54\n",
+            (("127.0.0.1", 53), ("::1", 5353), ("::1", 53), ("192.0.2.1", 54)),
+        ),
         ("smtproutes", b"a.ex:relay:26 user pass\n:\n", {b"a.ex": b"relay:26 user pass", b"": b""}),
         ("authcleartext", b"1\n", True),
         ("crammd5", b"0", False),
@@ -346,3 +351,11 @@ def test_a_list_of_domains_that_cannot_be_read_is_not_called_missing(control: Pa
     (control / "rcpthosts").mkdir()  # no file: it cannot be read by root either
     lines = [str(complaint) for complaint in read(control)[1] if complaint.file == "rcpthosts"]
     assert len(lines) == 1 and "missing" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    "line", [b"ns.example", b"127.0.0.1:0", b"127.0.0.1:65536", b"1.2.3", b"[::1", b":53", b"1:2:3"]
+)
+def test_a_name_server_that_is_no_address_is_an_error(control: Path, line: bytes) -> None:
+    taken, said, fatal = complaint(control, "resolvers", b"127.0.0.1\n" + line + b"\n")
+    assert (taken, fatal) == ((), True) and said.startswith("control/resolvers: line 2: not ADDRESS or ADDRESS:PORT")

@@ -30,6 +30,7 @@ from pillarbox.cli.layout import (
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
+from pillarbox.routes import Routes
 from pillarbox.status import Failure
 from pillarbox.users import assign
 from pillarbox.users.roles import User, caller
@@ -173,8 +174,10 @@ def _control(control: Path, complaints: list[table.Complaint]) -> Iterator[Findi
 
 
 def _routes(premises: Premises) -> Iterator[Finding]:
-    """Passwords for relays, which everybody could read."""
+    """Lines that send mail nowhere; passwords for relays, which everybody could read."""
     file = premises.home / "control" / "smtproutes"
+    for failure in Routes(premises.settings.smtproutes).faults():
+        yield Finding("problem", f"{premises.home}/{failure.text}")
     if holds_passwords(premises.settings) and file.stat().st_mode & stat.S_IROTH:
         remedy = f"chgrp {group_name(premises.users['queue'].gid)} {quoted(file)} && chmod 640 {quoted(file)}"
         yield problem(str(file), "holds passwords, and everybody can read it", remedy)
