@@ -1,4 +1,4 @@
-"""Mail addresses: the one parser and the one quoter.
+"""Mail addresses: the one parser; the one quoter is in quoting.
 
 Inside Pillarbox an address is raw bytes as qmail keeps it: no quoting, host after the LAST @. What parse_path returns
 holds no control byte and no NUL, so it can be put on a line of any protocol or file of ours.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pillarbox.quoting import ATEXT, quote
 from pillarbox.status import Failure, Status
+
+__all__ = ["LONGEST", "BadPath", "is_domain", "parse_path", "quote", "split"]
 
 LONGEST: Final = 899
 """Octets of the longest address taken: qmail-smtpd's limit (900 with its NUL)."""
@@ -17,8 +20,7 @@ LONGEST: Final = 899
 _LONGEST_DOMAIN: Final = 255  # RFC 5321 section 4.5.3.1.2
 
 # Dot-string is taken as any run of atext and dots: some phone companies gave out a..b@ and a.@, and qmail took them.
-_ATEXT = rb"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_DOT_STRING = rb"[" + _ATEXT + rb".\x80-\xff]+"
+_DOT_STRING = rb"[" + ATEXT + rb".\x80-\xff]+"
 _QUOTED_STRING = rb'"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])+"'
 # Underscores are no host names, but they are in use as mail domains.
 _LABEL = rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9_\x80-\xff\-]{0,61}[A-Za-z0-9_\x80-\xff])?"
@@ -33,8 +35,6 @@ _ROUTE = rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*:)?"
 _PATH = re.compile(rb" *<(?:" + _ROUTE + _MAILBOX + rb")?>(?: (.*))?\Z", re.DOTALL)
 _IS_DOMAIN = re.compile(_DOMAIN + rb"\Z")
 _ESCAPED = re.compile(rb"\\(.)")
-_SPECIAL = re.compile(rb'([\r\n"\\])')
-_PLAIN = re.compile(rb"[" + _ATEXT + rb"]+(?:\.[" + _ATEXT + rb"]+)*\Z")
 
 
 class BadPath(Failure):
@@ -72,19 +72,6 @@ def parse_path(argument: bytes, *, utf8: bool) -> tuple[bytes, bytes]:
     return address, parameters
 
 
-def quote(address: bytes) -> bytes:
-    """The address as it stands between < and >: its local part quoted where needed (qmail's quote2).
-
-    Addresses with CR or LF come out with these bytes behind a backslash: they may go into no protocol line.
-    """
-    if not address:
-        return b""
-    local, at, domain = address.rpartition(b"@")
-    if not at:
-        return _quote_local(address)
-    return _quote_local(local) + at + domain
-
-
 def is_domain(domain: bytes) -> bool:
     """True for a domain name as parse_path takes it: no literal, no dot at the end, at most 255 octets."""
     return len(domain) <= _LONGEST_DOMAIN and _IS_DOMAIN.match(domain) is not None
@@ -104,9 +91,3 @@ def _check_utf8(address: bytes, *, allowed: bool) -> None:
         address.decode("utf-8")
     except UnicodeDecodeError:
         raise BadPath("that address is not UTF-8") from None
-
-
-def _quote_local(local: bytes) -> bytes:
-    if _PLAIN.match(local):
-        return local
-    return b'"' + _SPECIAL.sub(rb"\\\1", local) + b'"'

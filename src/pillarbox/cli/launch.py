@@ -25,11 +25,12 @@ def main() -> int:
     try:
         status = catalogue.run(words[0], words[1:])
         sys.stdout.flush()
-        return status
     except BaseException as trouble:
         from pillarbox.cli.main import explained
 
-        return explained(trouble)
+        status = explained(trouble)
+    sys.stderr.flush()
+    os._exit(status)  # what the interpreter tidies up at its end, the kernel does at once
 
 
 def program(argv: Sequence[str]) -> list[str] | None:

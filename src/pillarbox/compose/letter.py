@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from pillarbox.address import quote
 from pillarbox.compose import rewriting, tokens
 from pillarbox.compose.header import name
 from pillarbox.compose.rewriting import Address, Hosts
 from pillarbox.compose.tokens import AT, Kind, NotTokens, Token
 from pillarbox.header import date, message_id
+from pillarbox.quoting import quote
 
 PER_RECIPIENT: Final = b"-@[]"  # behind an envelope sender: each recipient gets a sender of his own (VERP)
 _NOBODY_SHOWN: Final = b"Cc: recipient list not shown: ;\n"

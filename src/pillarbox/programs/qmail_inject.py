@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from pillarbox.address import quote
 from pillarbox.compose import letter
 from pillarbox.compose.header import HeaderReader, HeaderTooLong
 from pillarbox.compose.letter import BadAddress, BadField, Letter, Occasion, Person, Wishes
@@ -21,6 +19,7 @@ from pillarbox.envelope import Envelope
 from pillarbox.programs import diagnosis, hosts, options, whereabouts
 from pillarbox.programs.content import BLOCK, Content
 from pillarbox.programs.injector import Result, inject
+from pillarbox.quoting import quote
 
 NAME = "qmail-inject"
 PERMANENT = diagnosis.PERMANENT
@@ -75,7 +74,6 @@ def main(arguments: list[str]) -> int:
 
 def run(call: Call, environ: Environment) -> int:
     """Carry it out, with these environment variables of qmail-inject(8)."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         _run(call, environ)
     except Fatal as fatal:
