@@ -106,5 +106,7 @@ def test_without_root_everybody_is_the_caller(monkeypatch: pytest.MonkeyPatch) -
     ours = User("54321", 54321, 54322)
     users = role_users(Settings(checkers=(b"shadow",), roleusers={"smtpd": "nosuchuser"}))
     assert set(users) >= {"spawn", "auth", "smtpd", "users", "queue", "remote", "pop3d", "alias", "vmail"}
-    assert set(users.values()) == {ours} == {caller()}
+    assert {(user.uid, user.gid) for user in users.values()} == {(54321, 54322)}
+    assert set(users.values()) - {users["alias"]} == {ours} == {caller()}
+    assert users["alias"].name == "alias"
     assert role_user("vmail", Settings()) == ours

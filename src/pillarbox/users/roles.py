@@ -73,7 +73,10 @@ def role_users(settings: Settings) -> dict[str, User]:
     """Who each role becomes: spawn, auth, smtpd, users, queue, remote, pop3d; and the owners `alias` and `vmail`. Asks
     the password database when the caller is root; else everybody is the caller. Raises NoSuchUser, Failure (4.3.0)."""
     if os.getuid() != 0:
-        return dict.fromkeys(("spawn", *(post.role for post in _NEEDED)), caller())
+        us = caller()
+        # By his name it is known what nobody else owns; under the caller's own, his accounts would count as that.
+        alias = User(ALIAS, us.uid, us.gid)
+        return dict.fromkeys(("spawn", *(post.role for post in _NEEDED)), us) | {ALIAS: alias}
     found = {post.role: _user(post, settings) for post in _NEEDED}
     return found | {"spawn": ROOT} | ({AUTH: ROOT} if auth_is_root(settings) else {})
 
