@@ -43,6 +43,7 @@ class Played:
         self.listening = listening.unix(self.path, 0o666)
         self.injection = Injection(self.rounds, self.listening, self.intake, {NOBODY: b"by alias"})
         self._programs: list[Link] = []
+        self.answered = 0  # ASKs
 
     def program(self) -> Link:
         """A program that has connected."""
@@ -61,7 +62,10 @@ class Played:
                     self.injection.lost(link)
                 else:
                     self.injection.heard(link)
-                    self.intake.hear(link, frame, 1000)
+                    if frame.verb is Verb.ASK:
+                        self.answered += self.injection.may_ask(link)
+                    else:
+                        self.intake.hear(link, frame, 1000)
             self.rounds.flush()
             self.injection.look()
 
@@ -281,6 +285,32 @@ def test_a_message_has_a_largest_size(played: Played, monkeypatch: pytest.Monkey
     *_, refused = played.said(program)
     assert refusal(refused.fields).status == (5, 3, 4)
     assert list((played.path.parent / "queue" / "spool").iterdir()) == []
+
+
+def test_a_program_cannot_take_the_places_of_all_large_messages(played: Played) -> None:
+    program = played.program()
+    for tag in range(1, 7):
+        program.send(Verb.START, tag, KEY)
+    said = played.said(program)
+    assert [(frame.tag, refusal(frame.fields).status) for frame in said] == [(5, (4, 3, 2)), (6, (4, 3, 2))]
+    program.send(Verb.ABORT, 1)
+    program.send(Verb.START, 7, KEY)
+    program.send(Verb.START, 2, KEY)
+    assert played.said(program) == []
+
+
+def test_who_asks_again_and_again_is_not_answered_and_cut_off(played: Played) -> None:
+    """Each answer is a look at all keys of the last minutes: a few thousand of them stopped all mail."""
+    modest, greedy = played.program(), played.program()
+    modest.send(Verb.ASK, 1, KEY)
+    for tag in range(1, 1000):
+        greedy.send(Verb.ASK, tag, KEY)
+    modest.flush()
+    with suppress(LinkLost):
+        greedy.flush()
+    played.turn()
+    assert played.answered == 2
+    assert lost(greedy) and not lost(modest)
 
 
 def test_recipients_of_all_programs_have_a_bound_in_memory(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

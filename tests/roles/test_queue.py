@@ -25,7 +25,7 @@ from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.queue import run
-from pillarbox.roles.verbs import ROLE_SAYS, Verb
+from pillarbox.roles.verbs import MAY_SAY, ROLE_SAYS, Verb
 
 SETTINGS = Settings(me=b"mx.example.org", locals=frozenset({b"example.org"}), rcpthosts=frozenset({b"example.org"}))
 PATIENCE = 10.0  # seconds
@@ -171,10 +171,12 @@ def test_an_owner_role_that_is_not_used_is_let_go(tmp_path: Path, monkeypatch: p
 def test_an_owner_role_that_hangs_has_its_mail_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owners, "IDLE_TIME", 0.05)
     monkeypatch.setattr(owners, "SILENT_TIME", 0.2)
-    with Played(tmp_path) as queue:
+    with Played(tmp_path, replace(SETTINGS, spoolsize=100)) as queue:
         queue.send(queue.link("smtpd"), b"joe@example.org")
         owner = queue.owner()
         next_frame(owner, Verb.DELIVER)
+        owner.send(Verb.START, 1, b"k" * 16)
+        owner.send(Verb.BLOCK, 1, b"x" * 200)
         for _ in range(5):  # one that answers may take its time
             next_frame(owner, Verb.PING)
             owner.send(Verb.PONG, 0)
@@ -183,10 +185,27 @@ def test_an_owner_role_that_hangs_has_its_mail_put_off(tmp_path: Path, monkeypat
         with pytest.raises(LinkLost):
             while True:
                 next_frame(owner, Verb.DELIVER)
+    assert not list((tmp_path / "queue" / "spool").iterdir())  # nor is a forward that it had begun kept open
     engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
     ((_message, (recipient,)),) = engine.listing()
     engine.close()
     assert (recipient.state, recipient.attempts) == (State.WAITING, 1) and b"do not answer" in recipient.reason
+
+
+def test_a_program_is_answered_once_and_cut_off_when_it_asks_on(queue: Played, tmp_path: Path) -> None:
+    programs = []
+    for asks in (1, 1000):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "run" / "inject"))
+        programs.append(Link(sock, MAY_SAY["queue", "injector"]))
+        for tag in range(1, asks + 1):
+            programs[-1].send(Verb.ASK, tag, b"k" * 16)
+        programs[-1].flush()
+    queue.links += programs
+    next_frame(programs[0], Verb.REFUSED)
+    with pytest.raises(LinkLost):
+        for _ in range(2):
+            next_frame(programs[1], Verb.REFUSED)
 
 
 def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(

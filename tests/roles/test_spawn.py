@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -127,6 +128,24 @@ def test_another_user_gets_another_role_where_we_may_become_him(played: Played) 
         assert ann[1:] == (OTHER, OTHER) and joe[0] != ann[0]
     else:
         assert ask(users, Verb.OWNER, b"ann").fields[0] == b"4.3.5"
+    users.close()
+
+
+def test_who_stops_his_role_does_not_take_our_descriptors(played: Played) -> None:
+    """Any user can: his programs run as he does."""
+    users = played.link("users")
+    stopped = who(users, b"joe")[0]
+    os.kill(stopped, signal.SIGSTOP)
+    before = len(os.listdir(f"/proc/{played.pid}/fd"))
+    try:
+        for _ in range(2000):
+            answer = ask(users, Verb.OWNER, b"joe")
+            for descriptor in answer.descriptors:
+                os.close(descriptor)
+        assert (answer.verb, answer.fields[0]) == (Verb.REFUSED, b"4.3.0")
+        assert len(os.listdir(f"/proc/{played.pid}/fd")) <= before + 2
+    finally:
+        os.kill(stopped, signal.SIGCONT)
     users.close()
 
 

@@ -37,6 +37,8 @@ _WHO = {"alias": b"by alias", "smtpd": b"from network"}
 class _Program:
     uid: int
     heard: float
+    asked: bool = False
+    greedy: bool = False
 
 
 class Injection:
@@ -76,6 +78,17 @@ class Injection:
         if program is not None:
             program.heard = time.monotonic()
 
+    def may_ask(self, link: Link) -> bool:
+        """Whether this ASK of a program is answered: each costs a look at all keys of the last minutes, so there is one
+        for each connection; who sends more is cut off."""
+        program = self._programs.get(link)
+        if program is None or program.asked:
+            if program is not None:
+                program.greedy = True
+            return False
+        program.asked = True
+        return True
+
     def lost(self, link: Link) -> None:
         """A program hung up."""
         program = self._programs.pop(link, None)
@@ -85,12 +98,12 @@ class Injection:
                 del self._of[program.uid]
 
     def look(self) -> None:
-        """Cut off those who have been silent for too long or do not read. To be called once a round."""
+        """Cut off those who have been silent for too long, do not read, or ask too much. To be called once a round."""
         if not self._programs:
             return
         now = time.monotonic()
         for link, program in list(self._programs.items()):
-            if now - program.heard >= SILENCE or link.backlog > UNREAD:
+            if program.greedy or now - program.heard >= SILENCE or link.backlog > UNREAD:
                 self._cut(link)
 
     def patience(self) -> float | None:

@@ -24,6 +24,7 @@ from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 OPEN_DRAFTS = 10_000  # large ones under way at once, where this process may have so many descriptors
 IN_MEMORY = 32 << 20  # octets of them all; what has no room there goes to a file before its own limit
 STRANGERS_OCTETS = 1 << 30  # the largest message a program may bring
+STRANGERS_DRAFTS = 4  # large ones under way at once of one program; ours bring one
 STRANGERS_RECIPIENTS = 64 << 20  # octets of memory for the recipients of all drafts of programs that are under way
 RECIPIENT_OVERHEAD = 64  # octets that an address takes beside its own
 TOO_MANY = Refusal(Status(4, 3, 2), "too many messages at once, try again later")
@@ -129,10 +130,10 @@ class Intake:
                 self._to_file(opened)
             self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
         elif verb is Verb.START:
-            if len(self._open) >= self._most or len(frame.fields[0]) != KEY_OCTETS:
+            self._drop(link, tag)
+            if self._has_enough(link) or len(frame.fields[0]) != KEY_OCTETS:
                 link.refuse(tag, TOO_MANY)
                 return
-            self._drop(link, tag)
             self._open[link, tag] = self._begin(link, frame.fields[0], now)
         elif verb is Verb.BLOCK:
             self._block(link, tag, frame.fields[0])
@@ -147,6 +148,12 @@ class Intake:
                 link.refuse(tag, NONSENSE)
         elif verb is Verb.ABORT:
             self._drop(link, tag)
+
+    def _has_enough(self, link: Link) -> bool:
+        """A program of anybody's must not take the places of everybody."""
+        if link in self._strangers and sum(at[0] is link for at in self._open) >= STRANGERS_DRAFTS:
+            return True
+        return len(self._open) >= self._most
 
     def _begin(self, link: Link, key: bytes, now: int) -> _Open:
         if not self._strangers or link not in self._strangers:

@@ -157,7 +157,8 @@ class Queue:
         elif frame.verb is Verb.OUTCOME:
             self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.ASK:
-            self._asked(link, frame, now)
+            if peer != PEER or self._injection.may_ask(link):
+                self._asked(link, frame, now)
         elif peer == "spawn":
             self._owned(link, frame, now)
         elif frame.verb is Verb.LINK and frame.fields[0] == b"spawn":
@@ -289,6 +290,7 @@ class Queue:
     def _hand_out(self, now: float) -> None:
         for silent in self._owners.sweep(now, self._handout.serves):
             self._rounds.cut(silent)
+            self._intake.lost(silent)
             self._owners.lost(silent)
             self._handout.owner_silent(silent, now)
             self._note_marks(now)

@@ -35,6 +35,7 @@ NOT_AS_ROOT = Refusal(Status(4, 3, 5), "Not allowed to perform deliveries as roo
 NOT_AS_ROLE = Refusal(Status(4, 3, 5), "sorry, this server does not deliver as a user of its own")
 NOT_OURS = Refusal(Status(4, 3, 5), "sorry, this server cannot deliver as that user")
 NOBODY = Refusal(Status(5, 1, 1), "sorry, no mailbox here by that name")
+HANGS = Refusal(Status(4, 3, 0), "the owner's home or processes do not answer")
 TOO_MANY = Refusal(Status(4, 3, 2), "too many owners at once, try again later")
 
 Run = Callable[[House, socket.socket], None]
@@ -119,6 +120,8 @@ class Spawn:
                 raise Failure(TOO_MANY.text, TOO_MANY.status)
             child = self._serving[user] = self._start(user)
             self._rounds.add("child", child.link)
+        elif child.link.backlog:  # he can stop his processes: what is meant for them must not take all our descriptors
+            raise Failure(HANGS.text, HANGS.status)
         return child
 
     def _start(self, user: Ids) -> _Child:
