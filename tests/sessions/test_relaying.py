@@ -11,7 +11,7 @@ from pillarbox.attempt import Advice, Attempt
 from pillarbox.envelope import Envelope
 from pillarbox.outcome import Verdict
 from pillarbox.sessions.effects import Commit
-from pillarbox.sessions.relaying import LARGEST_GROUP, Order, sender
+from pillarbox.sessions.relaying import LARGEST_GROUP, Line, Order, sender
 from pillarbox.smtp.sender import Phase, Sender
 from pillarbox.status import Refusal, Status
 from tests.sessions.client import ENVELOPE, brought, order, script
@@ -484,3 +484,34 @@ def test_our_own_receiver_takes_mail_over_tls() -> None:
     assert verdicts(brought(order(), connection, [b"x\n"])) == [DONE, NEVER, DONE]
     assert b"with ESMTPS" in connection.world.queued[0][1]
     assert connection.world.queued[0][0].sender == ENVELOPE.sender
+
+
+def test_a_line_brings_one_message_after_the_other() -> None:
+    connection = Connection(facts("smtp", starttls=False))
+    line = Line(order(Envelope(b"a@b.example", (b"joe@example.org",))))
+    machine, said = line.sender, []
+    machine.receive(connection.hear())
+    for word in (b"one\n", b"two\n"):
+        while not machine.idle:
+            if machine.wants_content:
+                machine.content(word)
+                machine.end_of_content()
+            said.append(machine.data_to_send())
+            machine.receive(connection.send(said[-1]))
+        assert verdicts(ended(machine))[-1] is DONE
+        if word == b"one\n":
+            line.go_on(order(Envelope(b"", (b"nobody@example.org", b"amy@example.org"))))
+            said.append(machine.data_to_send())
+            machine.receive(connection.send(said[-1]))
+    assert said[3].startswith(b"MAIL FROM:<> ") and said[3].endswith(b"\r\nDATA\r\n")  # PIPELINING is remembered
+    assert [(sent.recipients, body(content)) for sent, content in connection.world.queued] == [
+        ((b"joe@example.org",), b"one\n"),
+        ((b"amy@example.org",), b"two\n"),
+    ]
+
+
+def test_a_line_that_was_never_opened_has_nothing_to_go_on_with() -> None:
+    line = Line(order(ONE))
+    script(line.sender, b"554 go away\r\n", b"221\r\n")
+    assert line.sender.finished
+    assert ended(line.sender).advice is Advice.NEXT_HOST

@@ -191,3 +191,67 @@ def test_every_whole_reply_is_progress_and_its_octets_are_not() -> None:
     assert seen[2] == (Phase.CONTENT, 2)
     sender.end_of_content()
     assert sender.progress == (Phase.END, 2)
+
+
+# one message after the other
+
+FAILED = Attempt((), Outcome.later(b""))
+
+
+def staying(end: Attempt) -> Sender:
+    """A sender that stays, behind a message that ended so."""
+
+    def dialogue() -> Dialogue:
+        yield GREETING
+        return end
+
+    sender = Sender(dialogue(), stays=True)
+    sender.receive(b"250 ok\r\n")
+    return sender
+
+
+def another() -> Dialogue:
+    yield Say((Command(b"MAIL\r\n", Phase.MAIL),))
+    return FAILED
+
+
+def test_who_stays_says_nothing_until_there_is_more_to_bring() -> None:
+    sender = staying(DONE)
+    assert (sender.idle, sender.finished, sender.data_to_send(), sender.attempt) == (True, False, b"", DONE)
+    sender.go_on(another())
+    assert (sender.idle, sender.data_to_send(), sender.attempt) == (False, b"MAIL\r\n", None)
+    sender.receive(b"250 ok\r\n")
+    assert sender.attempt is FAILED
+    sender = staying(DONE)
+    sender.quit()
+    assert (sender.idle, sender.data_to_send(), sender.phase) == (False, b"QUIT\r\n", Phase.QUIT)
+    sender.receive(b"221 bye\r\n")
+    assert (sender.finished, sender.attempt) == (True, DONE)
+
+
+def test_nobody_stays_behind_a_message_that_was_not_taken() -> None:
+    sender = staying(FAILED)
+    assert (sender.idle, sender.data_to_send()) == (False, b"QUIT\r\n")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [Sender.eof, Sender.timed_out, lambda sender: sender.receive(b"421 bye\r\n"), lambda sender: sender.receive(b"2")],
+)
+def test_a_server_that_ends_it_changes_nothing_for_what_it_took(end: object) -> None:
+    sender = staying(DONE)
+    assert callable(end)
+    end(sender)
+    assert (sender.idle, sender.finished, sender.attempt, sender.data_to_send()) == (False, True, DONE, b"")
+
+
+# It would be taken for the reply to the next message's MAIL.
+@pytest.mark.parametrize("rest", [b"250 ok\r\n", b"2"])
+def test_a_server_that_says_more_than_it_was_asked_gets_no_other_message(rest: bytes) -> None:
+    def dialogue() -> Dialogue:
+        yield GREETING
+        return DONE
+
+    sender = Sender(dialogue(), stays=True)
+    sender.receive(b"250 ok\r\n" + rest)
+    assert (sender.idle, sender.finished, sender.attempt) == (False, True, DONE)

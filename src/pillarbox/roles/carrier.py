@@ -32,6 +32,7 @@ PATIENCE = {
     Phase.RCPT: 300.0,
     Phase.DATA: 120.0,
     Phase.CONTENT: 180.0,
+    Phase.IDLE: 2.0,
 }
 
 
@@ -97,6 +98,22 @@ class Carrier(asyncio.Protocol):
         """The final dot has gone out, and the host has not said what it makes of it."""
         return self._sender.phase is Phase.END
 
+    @property
+    def idle(self) -> bool:
+        """The connection is open, and its sender would bring another message: go_on() or quit()."""
+        return self._sender.idle and self._transport is not None and not self._transport.is_closing()
+
+    def go_on(self, content: Content, done: Callable[[Attempt], None]) -> None:
+        """Bring another message, as the sender has been told; `done` as for the first."""
+        self._content, self._done, self._offset = content, done, 0
+        self._go_on()
+
+    def quit(self) -> None:
+        """End an idle connection as is polite."""
+        if self.idle:
+            self._sender.quit()
+            self._go_on()
+
     def abort(self) -> None:
         """End the connection at once. Nobody is told."""
         self._done = None
@@ -153,7 +170,8 @@ class Carrier(asyncio.Protocol):
         self._note_progress()
         if sender.attempt is not None:
             self._tell()
-            self._close()
+            if not sender.idle:
+                self._close()
 
     def _bring(self) -> None:
         try:
@@ -226,7 +244,10 @@ class Carrier(asyncio.Protocol):
             self._deadline = self._loop.time() + self._time()
 
     def _tick(self) -> None:
-        if self._deadline and self._loop.time() > self._deadline:
+        late = self._deadline and self._loop.time() > self._deadline
+        if late and self.idle:
+            self.quit()
+        elif late:
             self._sender.timed_out()
             self._go_on()
             if self._transport is not None:

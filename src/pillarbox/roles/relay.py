@@ -24,8 +24,9 @@ from pillarbox.net.hosts import Host, NoHost
 from pillarbox.net.names import Names
 from pillarbox.outcome import Outcome
 from pillarbox.roles.carrier import Carrier, Content
+from pillarbox.roles.parking import Parked, Parking, Place
 from pillarbox.routes import SMTP_PORT, Hop
-from pillarbox.sessions.relaying import Order, sender
+from pillarbox.sessions.relaying import Line, Order
 from pillarbox.status import Status
 
 TRYING = 1800.0  # seconds after which no further host is begun with
@@ -66,7 +67,7 @@ class Result:
 @dataclass
 class Road:
     """What every errand of a process needs: names, our own name, settings in seconds. `carriers` are the connections
-    that are open, by the task that waits for each."""
+    that are open, by the task that waits for each; those that nobody waits for are in `parking`."""
 
     names: Names
     me: bytes
@@ -75,6 +76,7 @@ class Road:
     carriers: dict[asyncio.Task[Any] | None, Carrier] = field(default_factory=dict)
     deaf: Deaf = field(default_factory=Deaf)
     own: Callable[[], Collection[str]] = interfaces.own_addresses
+    parking: Parking = field(default_factory=lambda: Parking(0))
 
     @cached_property
     def opportunistic(self) -> ssl.SSLContext:
@@ -167,36 +169,60 @@ class _Errand:
 
     async def _call(self, host: Host, order: Order) -> Attempt | None:
         """One conversation; None: no connection."""
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[Attempt] = loop.create_future()
+        port = SMTP_PORT if self._errand.hop is None else self._errand.hop.port
+        place = Place(host, port, order.tls, order.extended, order.credentials, order.clear)
+        parked = self._road.parking.take(place)
+        if parked is not None:
+            attempt = await self._go_on(place, parked, order)
+            if attempt.advice is Advice.NOTHING and any(attempt.recipients):
+                return attempt  # else it may have had enough of this connection
+        return await self._connect(place, order)
 
-        def done(attempt: Attempt) -> None:
-            if not told.done():
-                told.set_result(attempt)
+    async def _go_on(self, place: Place, parked: Parked, order: Order) -> Attempt:
+        """One more message over a connection that was parked."""
+        told = _Told()
+        parked.line.go_on(order)
+        parked.carrier.go_on(self._errand.content, told.tell)
+        return await self._wait(place, parked._replace(messages=parked.messages + 1), told)
 
-        road = self._road
+    async def _connect(self, place: Place, order: Order) -> Attempt | None:
+        loop, road, told = asyncio.get_running_loop(), self._road, _Told()
         verified = order.credentials is not None and not order.clear
         context = road.verifying if verified else road.opportunistic
-        name = host.name.decode() if _HOST_NAME.fullmatch(host.name) else host.address
-        carrier = Carrier(loop, sender(order), self._errand.content, context, name, road.patience, done)
+        name = place.host.name.decode() if _HOST_NAME.fullmatch(place.host.name) else place.host.address
+        line = Line(order)
+        carrier = Carrier(loop, line.sender, self._errand.content, context, name, road.patience, told.tell)
         try:
-            if not await self._connected(carrier, host.address):
-                return None
-            road.carriers[asyncio.current_task()] = carrier
-            return await told
+            connected = await self._connected(carrier, place)
+        except asyncio.CancelledError:
+            carrier.abort()
+            raise
+        if not connected:
+            carrier.abort()
+            return None
+        return await self._wait(place, Parked(carrier, line, 1), told)
+
+    async def _wait(self, place: Place, parked: Parked, told: _Told) -> Attempt:
+        """Until it is known what became of the message; then the connection is parked if it can be."""
+        road, carrier = self._road, parked.carrier
+        road.carriers[asyncio.current_task()] = carrier
+        try:
+            attempt = await told.attempt
         finally:
             road.carriers.pop(asyncio.current_task(), None)
-            if not told.done() or told.cancelled():
+            if not told.attempt.done() or told.attempt.cancelled():
                 carrier.abort()
+        road.parking.park(place, parked)
+        return attempt
 
-    async def _connected(self, carrier: Carrier, address: str) -> bool:
+    async def _connected(self, carrier: Carrier, place: Place) -> bool:
         """A relay of the postmaster's own is always tried: nobody else can take its place."""
-        loop, road, hop = asyncio.get_running_loop(), self._road, self._errand.hop
-        if hop is None and road.deaf.skips(address, loop.time()):
+        loop, road, address = asyncio.get_running_loop(), self._road, place.host.address
+        if self._errand.hop is None and road.deaf.skips(address, loop.time()):
             return False
         try:
             async with asyncio.timeout(road.connect):
-                await loop.create_connection(lambda: carrier, address, SMTP_PORT if hop is None else hop.port)
+                await loop.create_connection(lambda: carrier, address, place.port)
         except TimeoutError:  # a kind of OSError
             road.deaf.timed_out(address, loop.time())
             return False
@@ -205,3 +231,15 @@ class _Errand:
             return False
         road.deaf.answered(address)
         return True
+
+
+class _Told:
+    """Where a carrier says what became of the message."""
+
+    def __init__(self) -> None:
+        self.attempt: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+
+    def tell(self, attempt: Attempt) -> None:
+        """Only the first time counts."""
+        if not self.attempt.done():
+            self.attempt.set_result(attempt)

@@ -24,6 +24,7 @@ from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.looplink import LoopLink
+from pillarbox.roles.parking import Parking
 from pillarbox.roles.relay import Errand, Result, Road
 from pillarbox.roles.verbs import DOWN, SUPERVISOR_SAYS, Verb
 from pillarbox.routes import Hop
@@ -64,6 +65,7 @@ class Remote:
             patience=float(settings.timeoutremote),
             carriers=self._carriers,
             deaf=self._deaf,
+            parking=Parking(),
         )
 
     # what the supervisor says

@@ -73,6 +73,28 @@ class _Peer(NamedTuple):
     secure: bool
 
 
+class Line:
+    """One connection to one host for one message after the other. `sender` is the machine; where it is idle, `go_on`
+    brings the next. The host, our name, TLS and the login are the first order's."""
+
+    __slots__ = ("_offers", "sender")
+
+    def __init__(self, order: Order) -> None:
+        self._offers = Offers()
+        self.sender = Sender(self._first(order), stays=True)
+
+    def go_on(self, order: Order) -> None:
+        """Bring another message; only where the sender is idle."""
+        self.sender.go_on(_transaction(order, self._offers))
+
+    def _first(self, order: Order) -> Dialogue:
+        peer = yield from _opened(order)
+        if isinstance(peer, Attempt):
+            return peer
+        self._offers = peer.offers
+        return (yield from _transaction(order, peer.offers))
+
+
 _Hello = Generator[Turn, Heard, _Peer | Attempt]
 _Login = Generator[Turn, Heard, Attempt | None]
 
@@ -83,6 +105,14 @@ def sender(order: Order) -> Sender:
 
 
 def _conversation(order: Order) -> Dialogue:
+    peer = yield from _opened(order)
+    if isinstance(peer, Attempt):
+        return peer
+    return (yield from _transaction(order, peer.offers))
+
+
+def _opened(order: Order) -> _Hello:
+    """Everything ahead of the first MAIL."""
     heard = yield _say(b"", Phase.GREETING)
     answer = _only(heard)
     if answer is None or answer.code != 220:
@@ -96,7 +126,7 @@ def _conversation(order: Order) -> Dialogue:
         failed = yield from _logged_in(order, peer, order.credentials)
         if failed is not None:
             return failed
-    return (yield from _transaction(order, peer.offers))
+    return peer
 
 
 def _hello(order: Order, *, secure: bool) -> _Hello:

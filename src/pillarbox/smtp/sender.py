@@ -18,7 +18,8 @@ The driver's loop, with octets from a socket or a pair of descriptors:
                                                 # then sender.receive(data), .eof() or .timed_out()
 
 `sender.attempt` is there as soon as the outcomes are known, before QUIT is answered, and nothing changes it any more.
-After a failed write, read what the server has still said, then call eof().
+After a failed write, read what the server has still said, then call eof(). A sender that `stays` is `idle` behind a
+message that the server took, and does not say QUIT: go_on() brings another, quit() ends it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pillarbox.attempt import Attempt
 from pillarbox.content import Stuffer
+from pillarbox.outcome import Verdict
 from pillarbox.smtp.answers import Answer, Answers
 
 
@@ -48,6 +50,8 @@ class Phase(Enum):
     CONTENT = "content"
     """The server takes the next block; the driver's own reading of the message is included."""
     END = "final dot"
+    IDLE = "idle"
+    """Nothing; a server may hang up at any time."""
     QUIT = "QUIT"
     OVER = "over"
 
@@ -106,6 +110,8 @@ class Heard(NamedTuple):
     why: bytes = b""
 
 
+_QUIT: Final = Say((Command(b"QUIT\r\n", Phase.QUIT),))
+
 # Yields turns, is sent what came of them, returns what became of the message. After trouble and HangUp it must return.
 Dialogue = Generator[Turn, Heard, Attempt]
 
@@ -114,11 +120,13 @@ class Sender:
     """One conversation with one server, led by a dialogue. See the module's page for how to drive it."""
 
     __slots__ = (
-        "_answers", "_dialogue", "_early", "_heard", "_out", "_phase", "_replies", "_stuffer", "_waiting", "attempt",
+        "_answers", "_dialogue", "_early", "_heard", "_out", "_phase", "_replies", "_stays", "_stuffer", "_waiting",
+        "attempt",
     )  # fmt: skip
 
-    def __init__(self, dialogue: Dialogue) -> None:
+    def __init__(self, dialogue: Dialogue, *, stays: bool = False) -> None:
         self._dialogue = dialogue
+        self._stays = stays
         self._answers = Answers()
         self._out: list[bytes] = []
         self._waiting: deque[Phase] = deque()  # a reply is owed for each
@@ -149,6 +157,11 @@ class Sender:
         return self.phase is Phase.OVER
 
     @property
+    def idle(self) -> bool:
+        """The message is at the server, which would take another: go_on() or quit()."""
+        return self.phase is Phase.IDLE
+
+    @property
     def wants_tls(self) -> bool:
         """Shake hands now; what the socket brings belongs to TLS from here on."""
         return self._phase is Phase.TLS
@@ -172,9 +185,14 @@ class Sender:
         """Octets from the server, in clear or out of TLS."""
         if self.finished or not data:
             return
-        if self.wants_tls:
+        if self.idle:
+            self._close()  # unasked it can only say that it is closing
+        elif self.wants_tls:
             self._trouble(Trouble.OUT_OF_TURN)
-            return
+        else:
+            self._listen(data)
+
+    def _listen(self, data: bytes) -> None:
         self._early = self._stuffer is not None
         self._answers.add(data)
         while not self.finished and (answer := self._answers.next()) is not None:
@@ -217,6 +235,19 @@ class Sender:
     def content_lost(self) -> None:
         """The message cannot be read to its end: the final dot is never sent. Hang up."""
         self._trouble(Trouble.CONTENT_LOST)
+
+    def go_on(self, dialogue: Dialogue) -> None:
+        """Bring another message: this dialogue begins where the server waits for MAIL."""
+        assert self.idle
+        self._dialogue, self.attempt = dialogue, None
+        self._phase = Phase.OVER
+        self._take(next(dialogue))
+
+    def quit(self) -> None:
+        """Bring nothing more."""
+        assert self.idle
+        self._phase = Phase.OVER
+        self._take(_QUIT)
 
     # turns
 
@@ -266,8 +297,10 @@ class Sender:
         turn = self._advance(heard)
         if turn is not None:
             self._take(turn)
-        elif self.attempt is not None:
-            self._take(Say((Command(b"QUIT\r\n", Phase.QUIT),)))
+        elif self.attempt is not None and self._stays and self.attempt.message.verdict is Verdict.DONE:
+            self._phase = Phase.IDLE if self._answers.empty else Phase.OVER
+        else:
+            self._take(_QUIT)
 
     def _advance(self, heard: Heard) -> Turn | None:
         """The dialogue's next turn, or None at its end."""
