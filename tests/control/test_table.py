@@ -227,7 +227,8 @@ def test_a_missing_rcpthosts_is_said_aloud(control: Path) -> None:
     settings, complaints = read(control)
     assert settings.rcpthosts is None
     assert [str(c) for c in complaints] == [
-        "control/rcpthosts: missing: mail to every domain is accepted; list the domains that mail is taken for"
+        "control/rcpthosts: missing: anybody may send mail to every domain through this server; "
+        "list the domains that mail is taken for"
     ]
     assert not complaints[0].fatal
 

@@ -328,7 +328,9 @@ def _missing(values: Mapping[str, object], directory: Path) -> Iterator[Complain
         yield Complaint("me", None, "missing or empty", True, "write this host's full name into it")
     if "rcpthosts" not in values and not (directory / "rcpthosts").exists():
         outcome = "list the domains that mail is taken for"
-        yield Complaint("rcpthosts", None, "missing: mail to every domain is accepted", False, outcome)
+        yield Complaint(
+            "rcpthosts", None, "missing: anybody may send mail to every domain through this server", False, outcome
+        )
 
 
 def _contradictions(settings: Settings) -> Iterator[Complaint]:
