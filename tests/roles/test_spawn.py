@@ -131,6 +131,25 @@ def test_another_user_gets_another_role_where_we_may_become_him(played: Played) 
     users.close()
 
 
+def test_many_questions_about_one_owner_at_once_are_all_answered(played: Played) -> None:
+    users = played.link("users")
+    who(users, b"joe")
+    os.kill(played.pid, signal.SIGSTOP)
+    for tag in range(1, 51):
+        users.send(Verb.OWNER, tag, b"joe" if tag % 2 else b"jim")
+    users.flush()
+    os.kill(played.pid, signal.SIGCONT)
+    answers: list[Frame] = []
+    end = time.monotonic() + PATIENCE
+    while len(answers) < 50 and time.monotonic() < end:
+        answers += users.receive()
+    for answer in answers:
+        for descriptor in answer.descriptors:
+            os.close(descriptor)
+    assert [answer.verb for answer in answers] == [Verb.OWNED] * 50
+    users.close()
+
+
 def test_who_stops_his_role_does_not_take_our_descriptors(played: Played) -> None:
     """Any user can: his programs run as he does."""
     users = played.link("users")

@@ -19,7 +19,7 @@ from typing import NoReturn
 from pillarbox.roles import owner
 from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
-from pillarbox.roles.link import Frame, Link
+from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.process import Ids, affordable, be
 from pillarbox.roles.rounds import Rounds
@@ -120,7 +120,7 @@ class Spawn:
                 raise Failure(TOO_MANY.text, TOO_MANY.status)
             child = self._serving[user] = self._start(user)
             self._rounds.add("child", child.link)
-        elif child.link.backlog:  # he can stop his processes: what is meant for them must not take all our descriptors
+        elif not _reads(child.link):
             raise Failure(HANGS.text, HANGS.status)
         return child
 
@@ -166,6 +166,15 @@ class Spawn:
             how = f"signal {os.WTERMSIG(status)}"
             line = f"alert: the owner role of uid {child.user.uid} ended with {how}"
             self._log.say(line, "role-ended", peer="owner", uid=child.user.uid, how=how)
+
+
+def _reads(link: Link) -> bool:
+    """Whether there is room for more: any user can stop his processes, and what is meant for them, unread, must not
+    take all our descriptors."""
+    try:
+        return not link.backlog or link.flush()
+    except LinkLost:
+        return False  # we hear of it in the next round
 
 
 def _refuse_foreign(found: Owner) -> None:
