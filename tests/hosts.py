@@ -135,7 +135,6 @@ tls_certificate = {home}/cert.pem
 tls_privatekey = {home}/data/key.pem
 host_lookup =
 keep_environment =
-smtp_accept_queue_per_connection = 0
 begin acl
 check_rcpt:
   accept domains = +local_domains

@@ -77,3 +77,14 @@ def test_a_password_goes_to_a_host_that_proves_who_it_is_or_that_needs_not(trust
                 server.await_log("deferral: Connected_to_127.0.0.1_but_TLS_failed:_CERTIFICATE_VERIFY_FAILED")
                 assert not host.received()
             assert "s3cret" not in server.log() and "s3cret" not in host.log.read_text()
+
+
+def test_many_messages_at_a_time_all_get_there_at_once(pair: tuple[Server, Host]) -> None:
+    server, host = pair
+    words = [token() for _ in range(30)]
+    with smtp(server) as wire:
+        for word in words:
+            envelope(wire, b"joe@example.org", JOE)
+            assert submit(wire, b"Subject: %s\r\n\r\n" % word).startswith(b"250 ")
+    for word in words:
+        host.await_received(word)
