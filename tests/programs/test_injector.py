@@ -211,6 +211,22 @@ def test_a_refusal_in_the_middle_of_a_large_message_ends_it(tmp_path: Path, larg
     assert Verb.COMMIT not in queue.join()
 
 
+def test_no_more_is_sent_than_the_queue_gave_credit_for(tmp_path: Path, large: Content) -> None:
+    got: list[int] = []
+
+    def slow(queue: Queue, link: Link) -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            got.extend(len(frame.fields[0]) for frame in link.receive() if frame.verb is Verb.BLOCK)
+            time.sleep(0.002)
+        link.refuse(1, Refusal(Status(4, 3, 1), "full"))
+
+    queue = Queue(tmp_path, slow)
+    assert inject(str(tmp_path), ENVELOPE, large).status == 53
+    queue.join()
+    assert 0 < sum(got) <= injector.CREDIT
+
+
 def test_a_long_path_is_no_obstacle(tmp_path: Path, content: Content) -> None:
     home = tmp_path / ("x" * 60) / ("y" * 60)
     home.mkdir(parents=True)

@@ -158,8 +158,10 @@ def test_many_drafts_under_way_do_not_fill_the_memory(
         [KEY[1:], b"", b"body\n", b"c@d"],
         [KEY, b"x" * 1003, b"body\n", b"c@d"],
         [KEY, b"", b"body\n", b"c@d", b"x" * 1003],
+        [KEY, b"a\rb@c", b"body\n", b"c@d"],
+        [KEY, b"", b"body\n", b"c@d", b"a\nX: y@d"],
     ],
-    ids=["key", "sender", "recipient"],
+    ids=["key", "sender", "recipient", "control in sender", "control in recipient"],
 )
 def test_what_no_honest_smtpd_sends_is_refused(
     engine: SqliteEngine, links: tuple[Link, Link], tmp_path: Path, fields: list[bytes]

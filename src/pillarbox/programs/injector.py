@@ -168,7 +168,6 @@ class _Injection:
     def _verdict(self, said: Frame) -> Result:
         if said.verb is Verb.COMMITTED:
             return _committed(said)
-        self._asked = b""
         return _refused(refusal(said.fields))
 
 

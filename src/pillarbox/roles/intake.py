@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,7 +31,7 @@ NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
 TOO_LARGE = Refusal(Status(5, 3, 4), "sorry, that message is too large")
 TOO_LONG = Refusal(Status(5, 1, 3), "envelope address too long")
 UNPRINTABLE = Refusal(Status(5, 1, 3), "sorry, I can't accept addresses with control characters")
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROLS = bytes((*range(32), 127))
 
 
 class Stranger(NamedTuple):
@@ -204,11 +203,11 @@ class Intake:
     def _complete(self, link: Link, tag: int, opened: _Open, envelope: Envelope, now: int) -> None:
         stranger = self._strangers.get(link) if self._strangers else None
         uid, pid = stranger[:2] if stranger else self._ids
-        wrong = TOO_LONG if max(map(len, (envelope.sender, *envelope.recipients))) > LONGEST else None
-        if stranger is not None and (
-            _CONTROL.search(envelope.sender) or any(map(_CONTROL.search, envelope.recipients))
-        ):
-            wrong = UNPRINTABLE  # they come into header fields, SMTP and logs; from smtpd none comes in
+        addresses = (envelope.sender, *envelope.recipients)
+        wrong = TOO_LONG if max(map(len, addresses)) > LONGEST else None
+        octets = b"".join(addresses)
+        if len(octets.translate(None, _CONTROLS)) != len(octets):
+            wrong = UNPRINTABLE  # they come into header fields, SMTP and logs; a dot-qmail file may hold anything
         if wrong is not None:
             if opened.file is not None:
                 opened.file.discard()
