@@ -23,6 +23,7 @@ import pytest
 
 from tests import server as servers
 from tests.etc import copy_etc
+from tests.peers import peer
 from tests.server import SECRET, Server, a_home, until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: only root can become other users")
@@ -289,3 +290,29 @@ def test_a_reload_makes_auth_whom_the_checkers_need(unshadowed: tuple[Broken, Se
     (pid,) = server.processes("auth")
     status = Path(f"/proc/{pid}/status").read_text()
     assert f"Uid:\t{broken.ids('pillarauth')[0]}\t" in status
+
+
+def test_a_real_checkpassword_program_lets_in_whom_it_becomes(unshadowed: tuple[Broken, Server]) -> None:
+    """checkpw has each user's password in his Maildir; it becomes the user, and starts what says whom it became."""
+    broken, server = unshadowed
+    file = broken.homes / "person4" / "Maildir" / ".password"
+    file.write_text("mine alone")
+    file.chmod(0o600)
+    os.chown(file, *broken.ids("person4"))
+    server.control("checkers", f"{peer('checkpw')}\n")
+    server.signal(signal.SIGHUP)
+
+    def login(person: str, password: str) -> str:
+        try:
+            fetch(server, person, password)
+        except poplib.error_proto as refused:
+            return "refused" if "authorization failed" in str(refused) else ""
+        return "let in"
+
+    assert until(lambda: login("person4", "mine alone"), "a verdict") == "let in"
+    assert login("person4", "not mine") == "refused"
+    assert login("person5", "mine alone") in ("refused", "")  # he has no such file: checkpw cannot say
+    assert login("nobody-there", "mine alone") == "refused"
+    server.control("checkers", None)
+    server.signal(signal.SIGHUP)
+    until(lambda: login("person4", "mine alone") == "refused", "auth to be itself again")

@@ -1,0 +1,1 @@
+echo 'smtpd:root' >control/roleusers

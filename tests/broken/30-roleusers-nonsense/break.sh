@@ -1,0 +1,1 @@
+echo 'smtpd joe' >control/roleusers
