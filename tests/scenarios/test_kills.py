@@ -135,7 +135,7 @@ def test_nothing_answered_250_is_lost_or_doubled_whatever_is_killed(mortal: Serv
 
 
 def test_each_role_comes_back_and_the_server_serves_on(mortal: Server) -> None:
-    for role in ("queue", "owner", "spawn", "users", "auth", "smtpd", "pop3d"):
+    for role in ("queue", "owner", "spawn", "remote", "users", "auth", "smtpd", "pop3d"):
         taken(mortal, word := token())
         mortal.await_delivered(word)  # an owner role is started by what it has to do
         before = set(mortal.processes(role))
