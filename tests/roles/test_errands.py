@@ -15,13 +15,15 @@ import pytest
 from pillarbox.delivery.dotqmail import DotQmail, parse
 from pillarbox.delivery.job import Errand, Forwarding, Job
 from pillarbox.outcome import Outcome
-from pillarbox.roles import errands, runner
+from pillarbox.roles import errands, places, runner
 from pillarbox.roles.errands import Errands
 from pillarbox.roles.link import Link
 from pillarbox.roles.log import Log
+from pillarbox.roles.places import Places
 from pillarbox.roles.rounds import Rounds
 from pillarbox.status import Status
 from pillarbox.users.owner import Owner
+from tests.roles.test_places import Other
 
 MESSAGE = b"Subject: x\n\nbody\n"
 PATIENCE = 20.0  # seconds
@@ -31,13 +33,16 @@ DONE = Outcome.done(b"did 0+0+1\n")
 class Played:
     """One role's errands, with a clock that the test may put ahead."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, shared: int | None = None, count: int = 10) -> None:
         self.top = top
         self.ahead = 0.0
         ours, control = socket.socketpair()
         self._supervisor = ours
         self.rounds = Rounds("owner", control)
-        self.errands = Errands(self.rounds, Log("owner", False), b"mx.example.org", {b"PATH": b"/usr/bin:/bin"})
+        self.places = Places(shared, count)
+        self.errands = Errands(
+            self.rounds, Log("owner", False), b"mx.example.org", {b"PATH": b"/usr/bin:/bin"}, self.places
+        )
         self.link, self._other = self.new_link()
         self.told: dict[int, Outcome | Forwarding] = {}
 
@@ -205,6 +210,68 @@ def test_no_more_than_so_many_run_at_a_time_for_all_homes(tmp_path: Path, monkey
     played.until(lambda: len(played.told) == 6)
     assert max(map(int, (tmp_path / "seen").read_text().split())) <= 2
     played.close()
+
+
+@pytest.fixture
+def shared() -> Iterator[int]:
+    descriptor = places.file()
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_who_finds_no_place_waits_for_one(tmp_path: Path, shared: int) -> None:
+    other = Other(shared, 1)
+    played = Played(tmp_path, shared, 1)
+    played.take(1, b"|true\n")
+    for _ in range(5):
+        played.round()
+    assert played.told == {}
+    assert played.errands.patience(played.now()) == pytest.approx(errands.PLACE_PAUSE)
+    other.die()
+    assert played.outcome(1) == DONE
+    played.close()
+
+
+def test_who_waits_too_long_for_a_place_goes_ahead_without(tmp_path: Path, shared: int) -> None:
+    other = Other(shared, 1)
+    played = Played(tmp_path, shared, 1)
+    for delivery in (1, 2):
+        played.take(delivery, b"|echo x >> begun; sleep 0.3\n")
+    played.round()
+    played.ahead += errands.PATIENCE
+    assert played.outcome(1) == DONE
+    played.until(lambda: played.errands.patience(played.now()) != 0)
+    assert (played.home("joe") / "begun").read_text() == "x\n", "one at a time"
+    played.ahead += errands.PATIENCE
+    assert played.outcome(2) == DONE
+    other.die()
+    played.close()
+
+
+def test_a_place_is_given_back_at_the_end_and_before_it_where_that_is_far(tmp_path: Path, shared: int) -> None:
+    played = Played(tmp_path, shared, 1)
+    played.take(1, b"|sleep 0.2\n")
+    played.round()
+    assert taken_by_another(shared) == 0
+    played.outcome(1)
+    assert taken_by_another(shared) == 1
+    played.take(2, b"|sleep 1000\n")
+    played.round()
+    assert taken_by_another(shared) == 0
+    played.ahead += errands.FAIR_TIME
+    assert played.errands.patience(played.now()) == 0
+    played.round()
+    assert taken_by_another(shared) == 1
+    while played.errands.busy:
+        played.ahead += errands.LONGEST
+        played.round()
+    played.close()
+
+
+def taken_by_another(shared: int) -> int:
+    other = Other(shared, 1)
+    other.die()
+    return other.taken
 
 
 def test_who_waits_for_the_end_of_our_links_is_not_kept_waiting_by_a_program(played: Played) -> None:

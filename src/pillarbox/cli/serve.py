@@ -23,7 +23,7 @@ from pillarbox.cli.unusable import refuse_unusable
 from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import SECRET, Complaint, Listener, Settings, read
 from pillarbox.net import listening
-from pillarbox.roles import auth, pop3d, queue, remote, smtpd, spawn
+from pillarbox.roles import auth, places, pop3d, queue, remote, smtpd, spawn
 from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import PASSWORDS, House
@@ -69,6 +69,7 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     activation.refuse_strange(received, [home / PUBLIC, home / INJECTION])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     house.injection = activation.unix(received, home / INJECTION, 0o666)
+    house.places = places.file()
     raise_descriptor_limit()
     house.alias = users["alias"]
     if os.getuid() == 0:

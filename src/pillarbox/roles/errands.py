@@ -21,6 +21,7 @@ from pillarbox.outcome import Outcome
 from pillarbox.roles import runner
 from pillarbox.roles.link import Link
 from pillarbox.roles.log import Log
+from pillarbox.roles.places import Places
 from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.runner import Runner
@@ -34,6 +35,8 @@ IN_LINE_OCTETS = 32 << 20  # of messages that are held in memory
 PATIENCE = 30.0  # seconds without an end in which a home counts as stuck, and its line is sent away
 LONGEST = 3600.0  # seconds that a job may take
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+FAIR_TIME = 60.0  # seconds after which a job gives up its place, so that those who wait for one are not held up
+PLACE_PAUSE = 0.2  # seconds between looks for a place
 REAP_PAUSE = 0.05  # seconds between looks at processes that are about to be gone
 READ_SIZE = 64 << 10
 OUTPUT_LIMIT = 16 << 20  # octets that programs of a job may write, most of them into the void
@@ -73,6 +76,8 @@ class _Running:
     errand: Errand
     asked: Asked | None
     runner: Runner
+    place: int | None
+    fair_until: float
     end_at: float
     said: bytearray = field(default_factory=bytearray)
     written: int = 0
@@ -86,8 +91,9 @@ class _Running:
 class Errands:
     """All errands of one role. `host`: for file names; `variables`: for programs, beside those of qmail-command."""
 
-    def __init__(self, rounds: Rounds, log: Log, host: bytes, variables: Mapping[bytes, bytes]) -> None:
-        self._rounds, self._log, self._variables = rounds, log, variables
+    def __init__(self, rounds: Rounds, log: Log, host: bytes, variables: Mapping[bytes, bytes], places: Places) -> None:
+        self._rounds, self._log, self._variables, self._places = rounds, log, variables, places
+        self._no_place = False  # some wait for nothing else
         self.host = host
         self._most = affordable(AT_ONCE, DESCRIPTORS, 2 * IN_LINE)
         self._running: dict[Identity, _Running] = {}
@@ -154,8 +160,9 @@ class Errands:
         for identity in [one for one, running in self._running.items() if self._is_over(running, now)]:
             self._end(identity, now)
         self._reap()
-        for home in [home for home in self._lines if now >= self._progress[home] + PATIENCE]:
-            self._send_away(home)
+        for home in [home for home in self._lines if self._out_of_patience(home, now)]:
+            if self._of_home[home] or self._of_home.total() >= self._most:
+                self._send_away(home)
         self._start(now)
         if len(self._progress) > len(self._lines) + len(self._of_home):
             kept = self._lines.keys() | self._of_home.keys()
@@ -169,8 +176,11 @@ class Errands:
             return 0.0
         times = [running.kill_at or running.end_at for running in self._running.values()]
         times += [self._progress[home] + PATIENCE for home in self._lines]
+        times += [running.fair_until for running in self._running.values() if running.place is not None]
         if self._ended:
             times.append(now + REAP_PAUSE)
+        if self._no_place:
+            times.append(now + PLACE_PAUSE)
         return max(0.0, min(times) - now) if times else None
 
     def lost(self, link: Link) -> None:
@@ -198,27 +208,36 @@ class Errands:
         if self._no_later_than is not None and now >= self._no_later_than:
             for home in list(self._lines):
                 self._send_away(home, _STOPPING)
+        self._no_place = False
         for home in list(self._lines):
             line = self._lines[home]
             while line and self._of_home[home] < OF_A_HOME and self._of_home.total() < self._most:
-                self._launch(line.popleft(), now)
+                place = self._places.take()
+                if place is None and not (self._out_of_patience(home, now) and not self._of_home[home]):
+                    self._no_place = True
+                    break
+                self._launch(line.popleft(), place, now)
             if not line:
                 del self._lines[home]
             else:
                 self._lines.move_to_end(home)  # a place that becomes free is somebody else's first
 
-    def _launch(self, waiting: _Waiting, now: float) -> None:
+    def _out_of_patience(self, home: bytes, now: float) -> bool:
+        return now >= self._progress[home] + PATIENCE
+
+    def _launch(self, waiting: _Waiting, place: int | None, now: float) -> None:
         one = waiting.errand
         try:
             started = runner.launch(one, self.host, self._variables)
         except OSError as problem:
             self._told.append(Told(*waiting.asked, _failed(SystemTrouble.of(problem))))
             self._let_go(one)
+            self._places.leave(place)
             return
         if isinstance(one.job.content, bytes):
             self._octets -= len(one.job.content)
         end_at = now + LONGEST if self._no_later_than is None else min(now + LONGEST, self._no_later_than)
-        running = _Running(one, waiting.asked, started, end_at)
+        running = _Running(one, waiting.asked, started, place, now + FAIR_TIME, end_at)
         self._running[_identity(one)] = running
         self._of_home[one.owner.home] += 1
         self._progress[one.owner.home] = now
@@ -270,6 +289,8 @@ class Errands:
 
     def _is_over(self, running: _Running, now: float) -> bool:
         """Whether it has ended; one that takes too long, or writes too much, is told to."""
+        if now >= running.fair_until:
+            self._leave_place(running)
         if running.ending is not None:
             return now >= running.kill_at
         if running.over:
@@ -281,12 +302,17 @@ class Errands:
             self._break_off(running, _WORDY, now)
         return False
 
+    def _leave_place(self, running: _Running) -> None:
+        self._places.leave(running.place)
+        running.place = None
+
     def _break_off(self, running: _Running, outcome: Outcome, now: float) -> None:
         running.ending, running.kill_at = outcome, now + GRACE
         _signal_group(running.runner.pid, signal.SIGTERM)
 
     def _end(self, identity: Identity, now: float) -> None:
         running = self._running.pop(identity)
+        self._leave_place(running)
         home, pid = running.errand.owner.home, running.runner.pid
         if running.ending is not None:
             # The process is not waited for before: as long as it is there nobody else can have its group's number.

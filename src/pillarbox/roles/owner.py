@@ -24,6 +24,7 @@ from pillarbox.roles.forwards import Forwards
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
+from pillarbox.roles.places import Places
 from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import MAY_SAY, Verb
@@ -72,7 +73,9 @@ class Owner:
         self._left, self._last_wanted = False, time.monotonic()
         self._most = affordable(MAILDROPS, MAILDROP_DESCRIPTORS, DELIVERY_DESCRIPTORS)
         self._forwards = Forwards()
-        self._errands = Errands(self._rounds, self._log, house.settings.me, _variables(os.fsencode(house.home)))
+        self._places = Places(house.places, house.settings.concurrencylocal)
+        variables = _variables(os.fsencode(house.home))
+        self._errands = Errands(self._rounds, self._log, house.settings.me, variables, self._places)
         self._reload()
 
     def _reload(self) -> None:
@@ -81,6 +84,7 @@ class Owner:
         aliases = Table(self._house.home / settings.aliases)
         self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid(), aliases)
         self._errands.host = settings.me
+        self._places.count = settings.concurrencylocal
 
     def _shown(self, local: bytes, domain: bytes) -> bytes:
         """The address that Delivered-To shows, looked up once a batch."""

@@ -140,7 +140,8 @@ class Spawn:
     def _be(self, user: Ids, control: socket.socket) -> NoReturn:
         house = self._house.seen_by("owner")
         becomes = user if os.getuid() == 0 else None
-        be("owner", lambda: self._run_owner(house, control), self._log, {control.fileno()}, becomes, may_gain=True)
+        keep = {control.fileno(), *house.descriptors("owner")}
+        be("owner", lambda: self._run_owner(house, control), self._log, keep, becomes, may_gain=True)
 
     def _lost(self, link: Link) -> None:
         """A peer's or a child's end was closed. The child is dead or about to end."""
