@@ -120,15 +120,21 @@ def test_a_message_begins_with_who_brought_it_by_the_kernels_word(played: Played
 
 @AS_ROOT
 def test_another_users_message_is_his(played: Played) -> None:
+    waiting_until, go_on = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(go_on)
         os.setresuid(NOBODY, NOBODY, NOBODY)
         program = played.program()
         program.send(Verb.MESSAGE, 1, KEY, b"", b"body\n")
         program.flush()
+        os.read(waiting_until, 1)
         os._exit(0)
-    os.waitpid(child, 0)
+    os.close(waiting_until)
+    time.sleep(0.1)
     played.turn()
+    os.close(go_on)
+    os.waitpid(child, 0)
     (waiting,) = played.intake.take()
     assert (waiting.draft.uid, waiting.draft.pid) == (NOBODY, child)
     assert (waiting.draft.body or b"").startswith(b"Received: (qmail %d invoked by alias); " % child)
@@ -274,6 +280,16 @@ def test_who_does_not_read_is_cut_off(played: Played, monkeypatch: pytest.Monkey
             break
         played.turn()
     assert deaf
+
+
+def test_a_program_that_gave_up_before_it_was_heard_brings_nothing(played: Played) -> None:
+    """It has told its caller so, who may send the message again."""
+    program = played.program()
+    program.send(Verb.MESSAGE, 1, KEY, b"", b"body\n")
+    program.flush()
+    program.close()
+    played.turn()
+    assert played.intake.take() == []
 
 
 def test_a_message_has_a_largest_size(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

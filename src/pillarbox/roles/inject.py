@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import socket
 import struct
 import time
@@ -63,6 +64,9 @@ class Injection:
         except OSError:
             return  # it hung up, or we are out of descriptors: it comes again
         pid, uid = _credentials(sock)
+        if _hung_up(sock):
+            sock.close()  # it has told its caller that nothing was queued
+            return
         if len(self._programs) >= self._most or (uid != 0 and self._of[uid] >= EACH):
             sock.close()
             return
@@ -133,6 +137,13 @@ def known_users(settings: Settings) -> dict[int, bytes]:
         if uid != os.getuid():
             users[uid] = _WHO[post.role]
     return users
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Whether the other side is gone, though what it said may still be there to read."""
+    poll = select.poll()
+    poll.register(sock, 0)  # POLLHUP and POLLERR are always told
+    return bool(poll.poll(0))
 
 
 def _credentials(sock: socket.socket) -> tuple[int, int]:
