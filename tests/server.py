@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -55,6 +56,16 @@ def until(look: Callable[..., Found], what: str, seconds: float = PATIENCE) -> F
 def listen(*services: str) -> str:
     """control/listen: these services, on ports that the system chooses."""
     return "".join(f"{service} 127.0.0.1:0\n" for service in services)
+
+
+def unused_port() -> int:
+    """A port that is free on all addresses, and not of those that the kernel gives to clients: one of theirs may be
+    taken again before the test has it."""
+    for _ in range(100):
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise NotInTime("a hundred ports, and none was free")
 
 
 class Server:

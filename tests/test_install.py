@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.peers import peer, run, unpacked
-from tests.server import _hand_over, until
+from tests.server import _hand_over, until, unused_port
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "install.md"
@@ -78,11 +78,6 @@ def everybodys_python(directory: Path) -> None:
     pytest.skip("needs a Python 3.11 with venv that every user can run: apt-get install python3-venv")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Place]:
     """The program and the home, made as the page says, and then with ports of our own."""
@@ -105,7 +100,7 @@ def installed() -> Iterator[Place]:
         place = Place(directory, paths, kept | {"PATH": path})
         carry_out(place, "The program")
         carry_out(place, "The home")
-        lines = [f"{service} 127.0.0.1:{free_port()}\n" for service in LISTEN]
+        lines = [f"{service} 127.0.0.1:{unused_port()}\n" for service in LISTEN]
         place.at("/var/lib/pillarbox/control/listen").write_text("".join(lines))
         place.at("/var/lib/pillarbox/control/authcleartext").write_text("1\n")
         yield place

@@ -17,7 +17,7 @@ import tests.server
 from pillarbox.net import listening
 from tests.peers import peer
 from tests.scenarios.wire import LOCALHOST, Wire, deliver, pop3, smtp, token
-from tests.server import SERVICES, _environment, a_home, until
+from tests.server import SERVICES, _environment, a_home, until, unused_port
 
 LEAST = 64  # a number that the descriptors to be handed over do not collide with
 
@@ -161,8 +161,7 @@ def test_a_socket_that_control_listen_does_not_name_stops_the_start() -> None:
 def test_systemd_s_own_program_hands_over_one_socket_for_both_protocols() -> None:
     """systemd-socket-activate, which listens as `ListenStream=PORT` does and starts us at the first connection."""
     activate = peer("systemd-socket-activate")
-    with listening.tcp("::", 0) as sock:
-        port = sock.getsockname()[1]
+    port = unused_port()
     with a_home({"listen": f"smtp 0.0.0.0:{port}\nsmtp [::]:{port}\npop3s {LOCALHOST}:0\n"}) as server:
         kept = [f"--setenv={name}={value}" for name, value in _environment().items()]
         command = [activate, f"--listen={port}", *kept, *tests.server._COMMAND, "serve", "--home", str(server.home)]
