@@ -30,6 +30,7 @@ from pillarbox.users.owner import Owner, Owners
 OWNERS = 2000  # roles at the same time, where this process may have so many descriptors
 OWN_MAIL = ("alias", "vmail")  # the users of ours that mail is for
 ROUND = 0.05  # seconds between looks at children that hung up and have not ended
+UNREAD = 64 << 10  # octets that may wait for an owner role to read them: some 2,800 links, each with its descriptor
 LAST_MOMENT = 5.0  # seconds they have for that
 NOT_AS_ROOT = Refusal(Status(4, 3, 5), "Not allowed to perform deliveries as root.")
 NOT_AS_ROLE = Refusal(Status(4, 3, 5), "sorry, this server does not deliver as a user of its own")
@@ -170,10 +171,10 @@ class Spawn:
 
 
 def _reads(link: Link) -> bool:
-    """Whether there is room for more: any user can stop his processes, and what is meant for them, unread, must not
-    take all our descriptors."""
+    """Whether one more may be put in line: any user can stop his processes, and what is meant for them must not take
+    all our descriptors."""
     try:
-        return not link.backlog or link.flush()
+        return link.backlog < UNREAD or link.flush()
     except LinkLost:
         return False  # we hear of it in the next round
 
