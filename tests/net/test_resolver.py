@@ -125,3 +125,8 @@ def test_without_servers_of_our_own_those_of_the_system_are_asked(
     file.unlink()
     with pytest.raises(NameTrouble):
         asyncio.run(dns.addresses(b"far.example"))
+
+
+def test_no_name_is_completed_by_the_search_list_of_the_system() -> None:
+    assert resolver._name(b"far.example") == resolver._name(b"far.example.")
+    assert resolver._name(b"localhost").is_absolute()

@@ -196,10 +196,13 @@ def test_errands_of_a_queue_that_is_gone_are_broken_off_and_a_new_queue_is_serve
     drive(script, test)
 
 
-def test_a_frame_that_is_no_errand_cuts_the_link() -> None:
+@pytest.mark.parametrize(
+    "pairs", [(b"not a tag", b"joe@far.example"), (b"1", b"joe@far.example", b"2")], ids=["no tag", "no address"]
+)
+def test_a_frame_that_is_no_errand_cuts_the_link(pairs: tuple[bytes, ...]) -> None:
     async def test(peers: Peers) -> None:
         facts = (b"7", b"1", b"", b"far.example", b"127.0.0.2", b"25", b"", b"", b"x")
-        peers.queue.send(Verb.RELAY, 0, *facts, b"not a tag", b"joe@far.example")
+        peers.queue.send(Verb.RELAY, 0, *facts, *pairs)
         peers.queue.flush()
         with pytest.raises(LinkLost):
             while True:
