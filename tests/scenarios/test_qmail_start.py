@@ -70,6 +70,16 @@ def test_mail_of_local_programs_goes_where_the_first_argument_says(home: Server)
     assert home.output == ""
 
 
+def test_without_arguments_mail_goes_into_an_mbox(home: Server) -> None:
+    start(home)
+    word = token()
+    queue(home, word)
+    mbox = home.mailbox() / "Mailbox"
+    until(lambda: mbox.exists() and word in mbox.read_bytes(), "the message")
+    assert mbox.read_bytes().startswith(b"From ann@example.net ")
+    assert home.stop() == 0
+
+
 def test_no_port_is_opened_and_no_network_role_runs(home: Server) -> None:
     start(home, "./Maildir/")
     until(lambda: home.processes("queue"), "the queue role")
