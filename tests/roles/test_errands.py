@@ -375,6 +375,14 @@ def test_who_drains_gives_programs_their_time_and_no_more(played: Played) -> Non
     assert not played.errands.busy
 
 
+def test_programs_that_nobody_will_watch_end(played: Played) -> None:
+    played.take(1, b"|echo $$ > pid; sleep 1000\n")
+    pid = played.home("joe") / "pid"
+    played.until(lambda: pid.exists() and pid.read_text())
+    played.errands.forsake()
+    played.until(lambda: not alive(pid))
+
+
 def test_a_delivery_asked_for_again_while_it_runs_is_not_run_twice(played: Played) -> None:
     played.take(1, b"|echo run >> runs; sleep 0.5\n")
     played.take(2, b"|echo never > never; sleep 1000\n")

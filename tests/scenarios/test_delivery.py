@@ -224,6 +224,26 @@ def test_each_forward_is_there_once_whatever_is_killed() -> None:
             assert [len(server.holding(word, local)) for local in ("joe", "ann")] == [1, 1], word
 
 
+@pytest.mark.parametrize("role", ["spawn", "supervisor"])
+def test_a_program_ends_with_whoever_watches_it(role: str) -> None:
+    with a_server({}, ("joe@example.org",)) as server:
+        instruct(server, ".qmail-endless", b"|echo $$ > pid; sleep 1000\n")
+        send(server, b"joe-endless")
+        pid = server.mailbox() / "pid"
+        until(lambda: pid.exists() and pid.read_text(), "a program")
+        number = int(pid.read_text())
+        instruct(server, ".qmail-endless", b"./Maildir/\n")
+        if role == "spawn":
+            server.kill_role("spawn")
+        else:
+            server.signal(signal.SIGKILL)
+            server.wait()
+        until(lambda: not alive(number), "the program's end")
+        if role == "supervisor":
+            server.start()
+        until(server.delivered, "the message", seconds=60)
+
+
 def test_a_program_that_does_not_end_is_ended_with_the_server_and_its_mail_is_kept() -> None:
     with a_server({"draintime": "1\n"}) as server:
         instruct(server, ".qmail-endless", b"|trap '' TERM; echo $$ > pid; while :; do sleep 1; done\n")

@@ -75,7 +75,7 @@ class Owner:
         self._forwards = Forwards()
         self._places = Places(house.places, house.settings.concurrencylocal)
         variables = _variables(os.fsencode(house.home))
-        self._errands = Errands(self._rounds, self._log, house.settings.me, variables, self._places)
+        self.errands = Errands(self._rounds, self._log, house.settings.me, variables, self._places)
         self._reload()
 
     def _reload(self) -> None:
@@ -83,7 +83,7 @@ class Owner:
         self._owners = Owners(self._house.home, alias=self._house.alias)
         aliases = Table(self._house.home / settings.aliases)
         self._deliveries = Deliveries(self._owners, settings.defaultdelivery, settings.me, os.getuid(), aliases)
-        self._errands.host = settings.me
+        self.errands.host = settings.me
         self._places.count = settings.concurrencylocal
 
     def _shown(self, local: bytes, domain: bytes) -> bytes:
@@ -113,7 +113,7 @@ class Owner:
                 else:
                     self._attend(peer, link, frame)
             self._deliver_when_due()
-            for link, delivery, step in self._errands.tend(time.monotonic()):
+            for link, delivery, step in self.errands.tend(time.monotonic()):
                 self._go_on(link, delivery, step)
             self._look_lonely(bool(heard))
             self._rounds.flush()
@@ -123,7 +123,7 @@ class Owner:
         return self._idle() and (self._left or (self._rounds.draining and not self._rounds.links("queue")))
 
     def _idle(self) -> bool:
-        return not (self._batch.jobs or self._errands.busy or self._forwards.busy)
+        return not (self._batch.jobs or self.errands.busy or self._forwards.busy)
 
     def _patience(self) -> float | None:
         """Seconds until something is to be done unasked. One whom nobody wants any more waits a moment for company:
@@ -132,7 +132,7 @@ class Owner:
         times = [] if self._wanted() else [LONELY_TIME]
         if self._batch.jobs:
             times.append(max(0.0, self._batch.due - now))
-        if (patience := self._errands.patience(now)) is not None:
+        if (patience := self.errands.patience(now)) is not None:
             times.append(patience)
         return min(times, default=None)
 
@@ -153,7 +153,7 @@ class Owner:
         elif peer == "queue":
             self._heard_of_forward(link, frame)
         elif frame.verb is Verb.DRAIN:
-            self._errands.drain(time.monotonic(), self._house.settings.draintime)
+            self.errands.drain(time.monotonic(), self._house.settings.draintime)
         elif peer == "maildrop":
             self._attend_maildrop(link, frame)
         elif frame.verb is Verb.MAILDROP:
@@ -204,7 +204,7 @@ class Owner:
         if isinstance(step, Outcome):
             outcome: Outcome | None = step
         elif isinstance(step, Errand):
-            self._errands.take(step, link, delivery, time.monotonic())
+            self.errands.take(step, link, delivery, time.monotonic())
             return
         else:
             outcome = self._forwards.begin(link, delivery, step, int(time.time()))
@@ -286,7 +286,7 @@ class Owner:
             batch.jobs = [batch.jobs[index] for index in kept]
             batch.asked = [batch.asked[index] for index in kept]
             self._forwards.lost(link)
-            self._errands.lost(link)
+            self.errands.lost(link)
             return
         _directory_name, maildrop = self._maildrops.pop(link, ("", None))
         if maildrop is not None:
@@ -358,4 +358,8 @@ def _list(link: Link, tag: int, listings: tuple[ScanListing, ...]) -> None:
 
 def run(house: House, control: socket.socket) -> None:
     """The role, to its end."""
-    Owner(house, control).run()
+    owner = Owner(house, control)
+    try:
+        owner.run()
+    finally:  # a lost supervisor ends us at any moment
+        owner.errands.forsake()
