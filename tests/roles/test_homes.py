@@ -14,6 +14,14 @@ from pillarbox.roles import homes
 from pillarbox.roles.homes import Homes
 from pillarbox.users.owner import CannotResolve
 
+
+@pytest.fixture
+def look() -> Iterator[Homes]:
+    homes = Homes(time.monotonic)
+    yield homes
+    homes.close()
+
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH = 2
 
@@ -35,8 +43,7 @@ def dead(tmp_path: Path) -> Iterator[Path]:
     _LIBC.umount2(os.fsencode(place), MNT_DETACH)
 
 
-def test_a_home_is_its_owner_s_and_nobody_else_s(tmp_path: Path) -> None:
-    look = Homes(time.monotonic)
+def test_a_home_is_its_owner_s_and_nobody_else_s(tmp_path: Path, look: Homes) -> None:
     assert look.owned(os.fsencode(tmp_path), os.getuid())
     assert not look.owned(os.fsencode(tmp_path), os.getuid() + 1)
     assert not look.owned(os.fsencode(tmp_path / "absent"), os.getuid())
@@ -51,13 +58,21 @@ def test_an_answer_counts_for_a_while(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not look.owned(os.fsencode(home), os.getuid())
     now[0] += homes.REMEMBERED_TIME
     assert look.owned(os.fsencode(home), os.getuid())
+    look.close()
+
+
+def test_a_child_that_was_killed_is_followed_by_another(tmp_path: Path, look: Homes) -> None:
+    look.owned(os.fsencode(tmp_path), os.getuid())
+    assert look._child is not None
+    os.kill(look._child.pid, 9)
+    (tmp_path / "other").mkdir()
+    assert look.owned(os.fsencode(tmp_path / "other"), os.getuid())
 
 
 def test_homes_on_a_dead_mount_are_trouble_and_hold_up_nobody_for_long(
-    dead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dead: Path, tmp_path: Path, look: Homes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(homes, "ANSWER_TIME", 0.2)
-    look = Homes(time.monotonic)
     before = time.monotonic()
     for number in range(100):
         with pytest.raises(CannotResolve, match="does not answer"):
