@@ -164,6 +164,29 @@ def test_nobody_can_take_a_key_that_a_forward_will_have(played: Played) -> None:
     role.close()
 
 
+def test_no_owner_can_take_a_key_that_anothers_forward_will_have(played: Played) -> None:
+    roles = [socket.socketpair() for _ in range(3)]
+    links = [Link.between("queue", "owner", role) for role, _other in roles]
+    for link, owner in zip(links, (b"1000:1000", b"1001:1001", b"1000:1000"), strict=True):
+        played.intake.of_owner(link, owner)
+    keys = []
+    for link in links:
+        played.intake.hear(link, Frame(Verb.MESSAGE, 1, [KEY, b"", b"body\n", b"a@b"], []), 1000)
+        (waiting,) = played.intake.take()
+        assert waiting.draft.body == b"body\n" and waiting.draft.key == played.intake.key(link, KEY)
+        keys.append(waiting.draft.key)
+    assert keys[0] == keys[2], "a repeated job finds what its owner's role did before"
+    assert len({KEY, *keys}) == 3
+    played.intake.lost(links[0])
+    assert played.intake.key(links[0], KEY) == KEY
+    links[1].close()
+    played.intake.of_owner(links[2], b"1000:1000")
+    assert list(played.intake._mixed) == [links[2]], "what was closed for being idle is forgotten"
+    for (_role, other), link in zip(roles, links, strict=True):
+        other.close()
+        link.close()
+
+
 @pytest.mark.parametrize("octet", [b"\n", b"\r", b"\0", b"\x7f", b"\t"])
 @pytest.mark.parametrize("where", ["sender", "recipient"])
 def test_an_address_with_a_control_character_is_refused_for_good(played: Played, octet: bytes, where: str) -> None:

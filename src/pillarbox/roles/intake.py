@@ -83,6 +83,7 @@ class Intake:
         self._most = affordable(OPEN_DRAFTS, 2)  # as many again are on their way to be delivered
         self._addressed = 0
         self._strangers: dict[Link, Stranger] = {}
+        self._mixed: dict[Link, bytes] = {}  # what goes ahead of the keys of those whom we do not take at their word
         self.waiting: list[Waiting] = []
         self._ids = (os.getuid(), os.getpid())
 
@@ -90,14 +91,19 @@ class Intake:
         """The drafts of this link are a program's of our machine, until the link is lost. They are kept within bounds,
         begin with a Received field that says whose they are, and their addresses are looked at."""
         self._strangers[link] = stranger
+        self._mixed[link] = b"injected by %d:" % stranger.uid
+
+    def of_owner(self, link: Link, owner: bytes) -> None:
+        """The drafts of this link are forwards of one owner's role; `owner` tells owners apart."""
+        for closed in [known for known in self._mixed if known.fileno() < 0]:  # a link may be closed for being idle
+            del self._mixed[closed]
+        self._mixed[link] = b"forwarded by %s:" % owner
 
     def key(self, link: Link, key: bytes) -> bytes:
-        """What a draft's key is in the queue. A stranger's is mixed with who he is: keys of forwards can be foretold,
-        and who could take one beforehand would make somebody else's forward look done."""
-        stranger = self._strangers.get(link)
-        if stranger is None:
-            return key
-        return hashlib.sha256(b"injected by %d:%s" % (stranger.uid, key)).digest()[:KEY_OCTETS]
+        """What a draft's key is in the queue. A stranger's and an owner's are mixed with who he is: keys of forwards
+        can be foretold, and who could take one beforehand would make somebody else's forward look done."""
+        who = self._mixed.get(link)
+        return key if who is None else hashlib.sha256(who + key).digest()[:KEY_OCTETS]
 
     def take(self) -> list[Waiting]:
         """All drafts that are complete; they are the caller's now."""
@@ -155,9 +161,11 @@ class Intake:
         return len(self._open) >= self._most
 
     def _begin(self, link: Link, key: bytes, now: int) -> _Open:
-        if not self._strangers or link not in self._strangers:
+        if link not in self._mixed:
             return _Open(key)
-        stranger = self._strangers[link]
+        stranger = self._strangers.get(link)
+        if stranger is None:
+            return _Open(self.key(link, key))
         trace = invoked(stranger.pid, stranger.who, now)
         return _Open(self.key(link, key), [], [trace], len(trace))
 
@@ -248,3 +256,4 @@ class Intake:
         for opened_link, tag in [at for at in self._open if at[0] is link]:
             self._drop(opened_link, tag)
         self._strangers.pop(link, None)
+        self._mixed.pop(link, None)

@@ -183,6 +183,8 @@ class Queue:
             self._rounds.cut(link)
             return
         if answer is not None:
+            if isinstance(answer[1], Link):
+                self._intake.of_owner(answer[1], frame.fields[0])
             self._handout.placed(*answer, now)
             self._note_marks(now)
 
