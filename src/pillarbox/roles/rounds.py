@@ -15,6 +15,8 @@ from typing import NamedTuple
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.verbs import ROLE_SAYS, SUPERVISOR_SAYS, Verb
 
+BRING_LINKS = frozenset({"supervisor", "spawn"})  # the peers from whom links come, many at a time
+DESCRIPTORS_IN_A_ROUND = 64
 BACKLOG_LIMIT = 8 << 20  # octets of answers that a peer may leave unread before we stop listening to it
 
 
@@ -86,14 +88,21 @@ class Rounds:
     def _attend(self, peer: _Peer, events: int, heard: list[Heard]) -> None:
         try:
             if events & selectors.EVENT_READ:
-                for frame in peer.link.receive():
-                    if peer.name == "supervisor":
-                        self._obey(frame)
-                    heard.append(Heard(peer.name, peer.link, frame))
+                self._receive(peer, heard)
             if events & selectors.EVENT_WRITE:
                 peer.link.flush()
         except LinkLost:
             heard.append(self._drop(peer))
+
+    def _receive(self, peer: _Peer, heard: list[Heard]) -> None:
+        """All that has come; the kernel gives out no more than one frame's descriptors at a time. Raises LinkLost."""
+        for _ in range(DESCRIPTORS_IN_A_ROUND if peer.name in BRING_LINKS else 1):
+            for frame in peer.link.receive():
+                if peer.name == "supervisor":
+                    self._obey(frame)
+                heard.append(Heard(peer.name, peer.link, frame))
+            if peer.link.dry:
+                break
 
     def _drop(self, peer: _Peer) -> Heard:
         if peer.name == "supervisor":

@@ -31,6 +31,7 @@ OWNERS = 2000  # roles at the same time, where this process may have so many des
 OWN_MAIL = ("alias", "vmail")  # the users of ours that mail is for
 ROUND = 0.05  # seconds between looks at children that hung up and have not ended
 UNREAD = 64 << 10  # octets that may wait for an owner role to read them: some 2,800 links, each with its descriptor
+HANG_TIME = 10.0  # seconds until one that reads nothing gets no more
 LAST_MOMENT = 5.0  # seconds they have for that
 NOT_AS_ROOT = Refusal(Status(4, 3, 5), "Not allowed to perform deliveries as root.")
 NOT_AS_ROLE = Refusal(Status(4, 3, 5), "sorry, this server does not deliver as a user of its own")
@@ -44,12 +45,14 @@ Run = Callable[[House, socket.socket], None]
 
 @dataclass(slots=True)
 class _Child:
-    """An owner role. `gone`: since when it has hung up, on a clock that never goes back."""
+    """An owner role. `gone`: since when it has hung up; `read`: when it last was seen to read what it is sent. On a
+    clock that never goes back."""
 
     pid: int
     user: Ids
     link: Link
     gone: float = 0.0
+    read: float = 0.0
 
 
 class Spawn:
@@ -121,7 +124,7 @@ class Spawn:
                 raise Failure(TOO_MANY.text, TOO_MANY.status)
             child = self._serving[user] = self._start(user)
             self._rounds.add("child", child.link)
-        elif not _reads(child.link):
+        elif not _reads(child, time.monotonic()):
             raise Failure(HANGS.text, HANGS.status)
         return child
 
@@ -170,13 +173,20 @@ class Spawn:
             self._log.say(line, "role-ended", peer="owner", uid=child.user.uid, how=how)
 
 
-def _reads(link: Link) -> bool:
+def _reads(child: _Child, now: float) -> bool:
     """Whether one more may be put in line: any user can stop his processes, and what is meant for them must not take
-    all our descriptors."""
+    all our descriptors. Who is merely behind is waited for."""
+    waiting = child.link.backlog
+    if waiting < UNREAD:
+        child.read = now
+        return True
     try:
-        return link.backlog < UNREAD or link.flush()
+        child.link.flush()
     except LinkLost:
         return False  # we hear of it in the next round
+    if child.link.backlog < waiting:
+        child.read = now
+    return now - child.read < HANG_TIME
 
 
 def _refuse_foreign(found: Owner) -> None:
