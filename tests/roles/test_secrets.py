@@ -66,3 +66,11 @@ def test_the_private_key_of_the_certificate_is_in_no_role_that_speaks_no_tls(ser
 
 def test_the_password_of_a_route_is_in_the_queue_role_alone(server: Server) -> None:
     assert holders(server, b"RoUtEpAsSwOrD77") == {"pillarbox-queue"}
+
+
+def test_the_password_of_the_first_account_is_in_nobody_s_memory_once_it_is_told() -> None:
+    with a_home({"listen": listen("smtp", "pop3")}, accounts=()) as fresh:
+        fresh.start()
+        (line,) = [line for line in fresh.output.splitlines() if line.startswith("password  ")]
+        password = line.removeprefix("password  ").encode()
+        assert holders(fresh, password) == set()

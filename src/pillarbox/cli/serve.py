@@ -14,13 +14,12 @@ from pathlib import Path
 from pillarbox.cli import activation
 from pillarbox.cli.activation import Handed
 from pillarbox.cli.create import create
-from pillarbox.cli.first import first_account
+from pillarbox.cli.herald import Herald
 from pillarbox.cli.home import Lock
 from pillarbox.cli.layout import passwords_reader, users_of
 from pillarbox.cli.notify import Notifier
 from pillarbox.cli.port import remedy
 from pillarbox.cli.unusable import refuse_unusable
-from pillarbox.cli.welcome import welcome
 from pillarbox.control.table import SECRET, Complaint, Listener, Settings, read
 from pillarbox.net import listening
 from pillarbox.roles import auth, places, pop3d, queue, remote, smtpd, spawn
@@ -63,7 +62,8 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     house.read_certificates()
     _refuse_without_certificate(house)
     refuse_unusable(home, users)
-    login, password = (None, None) if classic else first_account(home, settings)
+    bound = [listener for listener, _sock in house.listening]
+    herald = None if classic else Herald.begin(home, settings, bound)
     # The first account made its domain ours.
     house.settings = settings = replace(_settings(home, quiet=True), **house.overrides)
     activation.refuse_strange(received, [home / PUBLIC, home / INJECTION])
@@ -80,11 +80,8 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
 
     def announce(moment: Moment) -> None:
         systemd.tell(moment)
-        if moment is not Moment.SERVING or classic:
-            return
-        bound = [listener for listener, _sock in house.listening]
-        lines = [f"listening {listener}" for listener in bound] + ["ready"]
-        print("\n".join([*lines, *welcome(home, settings, bound, login, password)]), flush=True)
+        if moment is Moment.SERVING and herald is not None:
+            herald.proclaim([*(f"listening {listener}" for listener in bound), "ready"])
 
     status = Supervisor(house, _roles(house), log, announce).run()
     lock.release()
