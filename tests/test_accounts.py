@@ -78,11 +78,9 @@ def test_an_account_is_written_in_qmails_own_vocabulary(home: Path) -> None:
         f"=example.org-postmaster:{user}:::",
         f"=example.org-abuse:{user}:::",
         f"=example.org-mailer-daemon:{user}:::",
-        f"=example.org-root:{user}:::",
         f"=postmaster:{user}:::",
         f"=abuse:{user}:::",
         f"=mailer-daemon:{user}:::",
-        f"=root:{user}:::",
         ".",
     ]
     assert (home / "users" / "passwords").read_bytes() == b"joe@example.org:" + CHEAP + b"\n"

@@ -27,9 +27,8 @@ from pillarbox.users import assign, homes
 from pillarbox.users import replace as replacing
 from pillarbox.users.assign import Assignment
 
-FIRST_ANSWERS_FOR = (b"postmaster", b"abuse", b"mailer-daemon", b"root")
-"""Names that every server and domain must have a reader for (RFC 2142), and root, to whom cron writes: the first
-account."""
+FIRST_ANSWERS_FOR = (b"postmaster", b"abuse", b"mailer-daemon")
+"""Names that every server and domain must have a reader for (RFC 2142): the first account."""
 
 _LOCAL = re.compile(rb"[a-z0-9_\x80-\xff](?:[a-z0-9_.+='&~\x80-\xff-]*[a-z0-9_+='&~\x80-\xff])?")
 _DOMAIN = re.compile(rb"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
