@@ -33,9 +33,13 @@ class Growth:
 def large_message(home: Path) -> list[Growth]:
     """A message of LARGE octets in by SMTP and out by POP3 over TLS, checked to be the same."""
     with server.running(home, ["joe"]) as serving:
+        _send(serving.ports["smtp"], blocks=1)  # it starts the owner role
+        while not (small := list(serving.new("joe").iterdir())):
+            time.sleep(0.05)
+        small[0].unlink()
         roles = machine.family(serving.pid)
         before = {pid: machine.resident(pid) for pid in roles}
-        sent = _send(serving.ports["smtp"])
+        sent = _send(serving.ports["smtp"], LARGE // len(BLOCK))
         while not any(serving.new("joe").iterdir()):
             time.sleep(0.05)
         if _fetch(serving.ports["pop3s"], home / "tls/cert.pem") != sent:
@@ -43,7 +47,8 @@ def large_message(home: Path) -> list[Growth]:
         return [Growth(role, before[pid], machine.peak(pid) - before[pid]) for pid, role in roles.items()]
 
 
-def _send(port: int) -> str:
+def _send(port: int, blocks: int) -> str:
+    """A message of so many BLOCKs; the digest of its body."""
     digest = hashlib.sha256()
     with smtplib.SMTP("127.0.0.1", port, "client.example.test") as client:
         client.ehlo()
@@ -51,7 +56,7 @@ def _send(port: int) -> str:
         client.rcpt("joe@example.test")
         client.docmd("DATA")
         client.send(b"Subject: large\r\n\r\n")
-        for _ in range(LARGE // len(BLOCK)):
+        for _ in range(blocks):
             digest.update(BLOCK)
             client.send(BLOCK)
         client.send(b".\r\n")
