@@ -22,7 +22,7 @@ import pytest
 
 from pillarbox.cli import certificate
 from tests.peers import bundle
-from tests.server import until
+from tests.server import until, unused_port
 
 ME = "mx.example.test"
 _NOBODY = 65534
@@ -252,8 +252,7 @@ def _prepared(home: Path) -> tuple[int, Path]:
     (home / "group").write_text(Path("/etc/group").read_text() + groups)
     (home / "resolv.conf").write_text("lookup file\n")
     _certify(home)
-    with free_port() as port:
-        return port, home / "box"
+    return unused_port(), home / "box"
 
 
 @contextmanager

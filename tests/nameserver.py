@@ -10,11 +10,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.peers import peer
-from tests.server import until
+from tests.server import until, unused_port
 
 _HEAD = """$ORIGIN .
 $TTL 60
@@ -67,13 +67,9 @@ def nameserver(records: str) -> Iterator[int]:
 def _free_port() -> int:
     """One that nobody has for TCP or UDP just now."""
     while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind(("127.0.0.1", 0))
-            port = int(stream.getsockname()[1])
-            try:
-                datagram.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        port = unused_port()
+        with suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as datagram:
+            datagram.bind(("127.0.0.1", port))
             return port
 
 
