@@ -200,6 +200,31 @@ def test_keys_are_forgotten_in_the_end(engine: SqliteEngine, clock: Clock, monke
     assert engine.known(key(50)) is None
 
 
+def test_what_was_known_at_a_restart_is_known_as_long_as_a_message_of_that_time_waits(
+    engine: SqliteEngine, clock: Clock, tmp_path: Path
+) -> None:
+    """The message may be the parent of a forward that has left, with the mark that said so lost in the crash."""
+    (parent,) = accept(engine, draft(1))
+    (child,) = accept(engine, draft(2))
+    settle(engine, Mark.done(child, 0))
+    engine.close()
+    again = SqliteEngine.open(tmp_path / "queue", clock)
+    numbers = count(100)
+
+    def go_on() -> None:
+        for number in islice(numbers, 20):
+            clock.now += 301
+            settle(again, *[Mark.done(message, 0) for message in accept(again, draft(number))])
+
+    go_on()
+    assert again.known(key(2)) == child
+    assert again.known(key(100)) is None, "what came since is forgotten as ever"
+    settle(again, Mark.done(parent, 0))
+    go_on()
+    assert again.known(key(2)) is None
+    again.close()
+
+
 def test_a_deleted_body_is_not_left_in_the_file(engine: SqliteEngine, tmp_path: Path) -> None:
     """Where it costs no write: see schema.py. A short body shares its page with others, which is written anyway."""
     secret = b"the secret of the pillar box"

@@ -426,7 +426,9 @@ class SqliteEngine:
 
 class _Keys:
     """When keys of past commits may be forgotten: ten minutes of this engine's life after they were committed, or
-    after it was opened (who asks may have had to wait for that), and not while a message of the same commit lives."""
+    after it was opened (who asks may have had to wait for that), and not while a message of the same commit lives.
+    Those that were there when it was opened stay as long as any message of that time: it may be the parent of a forward
+    whose own end a crash has lost, and be tried again days later."""
 
     LOOK = 500  # commits looked at in one commit
     INTERVAL = 0.1  # seconds between two looks: LOOK is far more than the commits made in that time
@@ -437,6 +439,7 @@ class _Keys:
         self._clock = clock
         now = clock()
         self._notes = deque([(now, last)])  # how far commits had come at that time: at most KEYS_KEPT / NOTE of them
+        self._opened = last
         self._old = 0  # commits up to this id are old enough
         self._end = 0  # up to which this round goes
         self._looked = 0  # and has come
@@ -459,7 +462,9 @@ class _Keys:
             execute(_FORGET, (self._looked, looked[-1][0]))
             self._looked = looked[-1][0]
         if len(looked) < self.LOOK:
-            self._looked, self._end = 0, self._old
+            (oldest,) = execute("SELECT min(id) FROM messages").fetchone()
+            before = oldest is not None and oldest <= self._opened
+            self._looked, self._end = self._opened if before else 0, self._old
             self._next = now + self.REST
 
 
