@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +12,13 @@ import pytest
 from pillarbox.roles import homes
 from pillarbox.roles.homes import Homes
 from pillarbox.users.owner import CannotResolve
+from tests.mounts import dead_mount
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Path]:
+    with dead_mount(tmp_path / "dead") as place:
+        yield place
 
 
 @pytest.fixture
@@ -20,27 +26,6 @@ def look() -> Iterator[Homes]:
     homes = Homes(time.monotonic)
     yield homes
     homes.close()
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-MNT_DETACH = 2
-
-
-@pytest.fixture
-def dead(tmp_path: Path) -> Iterator[Path]:
-    """A mount point where every question waits for ever: nobody reads what the kernel asks."""
-    if os.getuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("only root can mount, and /dev/fuse is needed")
-    place = tmp_path / "dead"
-    place.mkdir()
-    server = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
-    if _LIBC.mount(b"pillarbox-test", os.fsencode(place), b"fuse", 0, options) != 0:
-        os.close(server)
-        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
-    yield place
-    os.close(server)
-    _LIBC.umount2(os.fsencode(place), MNT_DETACH)
 
 
 def test_a_home_is_its_owner_s_and_nobody_else_s(tmp_path: Path, look: Homes) -> None:
