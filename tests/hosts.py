@@ -22,7 +22,7 @@ import pytest
 
 from pillarbox.cli import certificate
 from tests.peers import bundle
-from tests.server import until, unused_port
+from tests.server import direct_children, until, unused_port
 
 ME = "mx.example.test"
 _NOBODY = 65534
@@ -296,7 +296,11 @@ def _running(name: str, unpacked: Path, home: Path, port: int, command: Sequence
         assert process.poll() is None, f"{name} does not start: {(home / 'log').read_text(errors='replace')}"
         yield
     finally:
-        process.send_signal(signal.SIGKILL)  # the first process of its namespace goes with it, and all the others
+        # With the first process of its namespace all others go. That one forgets to die with its parent, as unshare
+        # asked it to, when it changes its user.
+        for first, _name in direct_children(process.pid):
+            os.kill(first, signal.SIGKILL)
+        process.kill()
         process.wait()
 
 

@@ -282,12 +282,13 @@ def _environment() -> dict[str, str]:
 
 def _children(parent: int) -> Iterator[tuple[int, str]]:
     """All descendants, with their names: owner roles are spawn's children."""
-    for pid, name in _direct_children(parent):
+    for pid, name in direct_children(parent):
         yield pid, name
         yield from _children(pid)
 
 
-def _direct_children(parent: int) -> Iterator[tuple[int, str]]:
+def direct_children(parent: int) -> Iterator[tuple[int, str]]:
+    """Pid and name of each living child."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with suppress(FileNotFoundError, ProcessLookupError):
