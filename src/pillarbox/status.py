@@ -58,3 +58,10 @@ class SystemTrouble(Failure):
         full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = problem.strerror or type(problem).__name__
         return cls(f"system trouble: {reason}", Status(4, 3, 1) if full else Status(4, 3, 0))
+
+
+def mailbox_status(problem: OSError) -> Status:
+    """Of a mailbox that could not be written (RFC 3463): 4.3.1 for a full disk, 4.2.2 for a full quota, else 4.3.0."""
+    if problem.errno == errno.ENOSPC:
+        return Status(4, 3, 1)
+    return Status(4, 2, 2) if problem.errno == errno.EDQUOT else Status(4, 3, 0)

@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from pillarbox.status import Failure, Status
+from pillarbox.status import Failure, mailbox_status
 
 LOCK_TIME = 30.0  # seconds that we wait while somebody else has the file locked
 _GLANCE = 0.1  # seconds between looks at the lock
@@ -163,10 +163,6 @@ def _write_all(descriptor: int, octets: bytes) -> None:
 
 
 def _unable(what: str, shown: str, problem: OSError) -> MboxTrouble:
-    status = Status(4, 3, 0)
-    if problem.errno == errno.ENOSPC:
-        status = Status(4, 3, 1)
-    elif problem.errno == errno.EDQUOT:
-        status = Status(4, 2, 2)
+    status = mailbox_status(problem)
     reason = os.strerror(problem.errno) if problem.errno else "unknown"
     return MboxTrouble(f"Unable to {what} {shown}: {reason}. (#{status})", status)

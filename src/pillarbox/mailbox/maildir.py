@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pillarbox.content import octets
 from pillarbox.mailbox.durable import can_sync_file_system, rename_without_replacing, sync_file_system
-from pillarbox.status import Failure, Status
+from pillarbox.status import Failure, Status, mailbox_status
 
 BLOCK = 65536  # octets copied at a time: a message is never whole in memory because of us
 AT_ONCE = 128  # copies that share a sync: each may hold four descriptors of its Maildir open
@@ -395,10 +395,6 @@ def _tail(stem: bytes, host: bytes, size: int, counted: int) -> bytes:
 
 
 def _trouble(problem: OSError) -> MaildirTrouble:
-    status = Status(4, 3, 0)
-    if problem.errno == errno.ENOSPC:
-        status = Status(4, 3, 1)
-    elif problem.errno == errno.EDQUOT:
-        status = Status(4, 2, 2)
+    status = mailbox_status(problem)
     reason = os.strerror(problem.errno) if problem.errno else "unknown"
     return MaildirTrouble(f"Temporary error on maildir delivery: {reason}. (#{status})", status)

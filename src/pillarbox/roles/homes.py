@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pillarbox.roles.process import keep_only, take_role
+from pillarbox.roles.process import fork_linked, keep_only, take_role
 from pillarbox.users.owner import CannotResolve
 
 ANSWER_TIME = 2.0  # seconds that a home has to answer
@@ -103,18 +103,11 @@ def _silent(home: bytes) -> CannotResolve:
 
 
 def _start() -> _Child:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(ANSWER_TIME)
-    try:
-        pid = os.fork()
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
+    pid, link = fork_linked(socket.SOCK_SEQPACKET)
     if pid == 0:
-        _look(theirs)
-    theirs.close()
-    return _Child(pid, ours)
+        _look(link)
+    link.settimeout(ANSWER_TIME)
+    return _Child(pid, link)
 
 
 def _look(link: socket.socket) -> NoReturn:

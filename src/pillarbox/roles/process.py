@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import struct
 import traceback
 from collections.abc import Callable
@@ -106,6 +107,21 @@ def keep_only(descriptors: set[int]) -> None:
             os.closerange(start, descriptor)
         start = descriptor + 1
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def fork_linked(kind: socket.SocketKind = socket.SOCK_STREAM) -> tuple[int, socket.socket]:
+    """Fork, with a socketpair between the two: the child's pid and our end; in the child 0 and its end. Raises
+    OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    kept, other = (ours, theirs) if pid else (theirs, ours)
+    other.close()
+    return pid, kept
 
 
 def apart(look: Callable[[], str]) -> str:

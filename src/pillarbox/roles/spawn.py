@@ -21,7 +21,7 @@ from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
-from pillarbox.roles.process import Ids, affordable, be
+from pillarbox.roles.process import Ids, affordable, be, fork_linked
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import ROLE_SAYS, Verb
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
@@ -129,17 +129,10 @@ class Spawn:
         return child
 
     def _start(self, user: Ids) -> _Child:
-        ours, theirs = socket.socketpair()
-        try:
-            pid = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
+        pid, link = fork_linked()
         if pid == 0:
-            self._be(user, theirs)
-        theirs.close()
-        return _Child(pid, user, Link(ours, ROLE_SAYS))
+            self._be(user, link)
+        return _Child(pid, user, Link(link, ROLE_SAYS))
 
     def _be(self, user: Ids, control: socket.socket) -> NoReturn:
         house = self._house.seen_by("owner")
