@@ -18,9 +18,10 @@ from pillarbox.mailbox import maildir
 from pillarbox.roles import owner as module
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
-from pillarbox.roles.process import Ids, take_role
+from pillarbox.roles.process import take_role
 from pillarbox.roles.verbs import MAY_SAY, ROLE_SAYS, Verb
 from pillarbox.users.assign import Assignment, write
+from pillarbox.users.become import Ids
 
 PATIENCE = 10.0  # seconds
 

@@ -18,11 +18,11 @@ from pillarbox.control.table import Settings
 from pillarbox.roles import spawn
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
-from pillarbox.roles.process import Ids
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import ROLE_SAYS, Verb
 from pillarbox.status import Refusal, Status
 from pillarbox.users.assign import Assignment, write
+from pillarbox.users.become import Ids
 
 PATIENCE = 10.0  # seconds
 OTHER = 4711

@@ -13,7 +13,8 @@ from pillarbox.users.system import CannotSay, SystemUser
 
 def test_every_user_of_this_machine_is_found_as_python_finds_him() -> None:
     for entry in pwd.getpwall():
-        expected = SystemUser(entry.pw_name.encode(), entry.pw_uid, entry.pw_gid, entry.pw_dir.encode())
+        name, shell = entry.pw_name.encode(), entry.pw_shell.encode()
+        expected = SystemUser(name, entry.pw_uid, entry.pw_gid, entry.pw_dir.encode(), shell)
         assert system.find(entry.pw_name.encode()) == expected
         assert system._ask_python(entry.pw_name.encode()) == expected
 

@@ -1,8 +1,7 @@
 """How system users log in: control/checkers, tried in order until one says yes.
 
-`shadow` reads /etc/shadow; anything else is a checkpassword command (the interface of qmail-popup: name, password and
-challenge on descriptor 3, exit status 0 yes, 1 no, all else: cannot say). The program becomes the user and starts what
-it is told to; ours says whom it became, and where.
+`shadow` reads /etc/shadow; anything else is a checkpassword command (auth.checkpassword: exit status 0 yes, 1 no, all
+else: cannot say). The program becomes the user and starts what it is told to; ours says whom it became, and where.
 
 The rule that must stay true: a checker proves a name, it does not choose a mailbox. Whose mailbox that is says
 users.owner alone, and a checker that became somebody else is not believed. A name that is nobody's is put to every
@@ -14,15 +13,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from pillarbox.auth import hashes
-from pillarbox.credentials import Credentials, Digest, Password
+from pillarbox.auth import checkpassword, hashes
+from pillarbox.credentials import Credentials, Password
 from pillarbox.status import Failure, Status
 from pillarbox.users.owner import Owner
 
@@ -31,13 +28,9 @@ SHADOW_FILE = Path("/etc/shadow")
 LARGEST_FILE = 16 << 20
 TIME = 20.0
 """Seconds that a program has."""
-MOST_SAID = 512  # octets on descriptor 3: checkpassword refuses more
-_WRONG = 1  # checkpassword's exit status
-_KILL = 9
-# The program runs with no terminal, no log and no descriptor but 3: what it was asked.
-_ON_3 = 'exec "$@" 3<&0 </dev/null'
-_WHO = "id -u && pwd -P"
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_AT_ROOT = b'cd / && exec "$@"'
+_WHO = b"id -u && pwd -P"
+_ENVIRONMENT = {b"PATH": b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _REPORT = re.compile(rb"([0-9]{1,10})\n(/[^\n]*)\n")
 _REPORT_SIZE = 8192
 _DIGEST_OF = re.compile(rb"[./0-9A-Za-z]+\Z")
@@ -137,12 +130,12 @@ def _decoy(lines: list[list[bytes]]) -> bytes:
 
 
 def _program(words: Sequence[bytes], name: bytes, owner: Owner | None, credentials: Credentials) -> Verdict:
-    said = _said(name, credentials)
-    if said is None:
+    told = checkpassword.said(replace(credentials, login=name))
+    if told is None:
         return Verdict(False)
     shown = words[0].decode("utf-8", "backslashreplace")
-    status, report = _run(words, said, shown)
-    if status == _WRONG:
+    status, report = _run(words, told, shown)
+    if status == checkpassword.WRONG:
         return Verdict(False)
     if status != 0:
         how = f"signal {-status}" if status < 0 else f"status {status}"
@@ -153,21 +146,6 @@ def _program(words: Sequence[bytes], name: bytes, owner: Owner | None, credentia
     if became is None or not _is(owner, int(became[1]), became[2]):
         return Verdict(False, f"{shown} became another user than the owner of the mailbox, or in another home")
     return Verdict(True)
-
-
-def _said(name: bytes, credentials: Credentials) -> bytes | None:
-    """What stands on descriptor 3; None for what no checker can be asked. A NUL would let the client write fields."""
-    match credentials:
-        case Password(_, password):
-            fields = (name, password, b"")
-        case Digest(b"CRAM-MD5", _, challenge, response):
-            fields = (name, challenge, response)  # the order of qmail-smtpd-auth 0.31
-        case Digest(_, _, challenge, response):
-            fields = (name, response, challenge)  # qmail-popup's APOP
-    if not fields[1] or any(b"\0" in field for field in fields):
-        return None
-    said = b"".join(field + b"\0" for field in fields)
-    return said if len(said) <= MOST_SAID else None
 
 
 def _is(owner: Owner, uid: int, directory: bytes) -> bool:
@@ -181,23 +159,21 @@ def _is(owner: Owner, uid: int, directory: bytes) -> bool:
         return False
 
 
-def _run(words: Sequence[bytes], said: bytes, shown: str) -> tuple[int, bytes]:
-    """(exit status, or the negative number of the signal that ended it; what was said of whom it became)."""
-    command: list[bytes | str] = ["/bin/sh", "-c", _ON_3, "sh", *words, "/bin/sh", "-c", _WHO]
-    with _report() as report:
+def _run(words: Sequence[bytes], told: bytes, shown: str) -> tuple[int, bytes]:
+    """(exit status, or the negative number of the signal that ended it; what was said of whom it became). The program
+    runs with no terminal, no log and no descriptor but 3: what it was asked."""
+    command = [b"/bin/sh", b"-c", _AT_ROOT, b"sh", *words, b"/bin/sh", b"-c", _WHO]
+    with open(os.devnull, "r+b", buffering=0) as nowhere, _report() as report:
+        null = nowhere.fileno()
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=report,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_ENVIRONMENT,
-                start_new_session=True,
+            process = checkpassword.start(
+                command, told, stdin=null, stdout=report.fileno(), stderr=null, environment=_ENVIRONMENT
             )
-        except OSError as problem:
-            raise CannotCheck(f"cannot start {shown}: {problem.strerror}") from None
-        status = _ended(process, said, shown)
+            status = process.wait(TIME)
+        except checkpassword.CannotStart as problem:
+            raise CannotCheck(f"cannot start {shown}: {problem.text}") from None
+        except checkpassword.Overdue as problem:
+            raise CannotCheck(f"{shown} {problem.text}") from None
         return status, os.pread(report.fileno(), _REPORT_SIZE, 0).rstrip(b"\0")
 
 
@@ -207,17 +183,3 @@ def _report() -> BinaryIO:
     os.ftruncate(descriptor, _REPORT_SIZE)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return open(descriptor, "r+b", buffering=0)
-
-
-def _ended(process: subprocess.Popen[bytes], said: bytes, shown: str) -> int:
-    """Tell it what it is asked (a pipe holds all of that, so it cannot hold us up), and wait."""
-    assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(said)
-    try:
-        return process.wait(TIME)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, _KILL)
-        process.wait()
-        raise CannotCheck(f"{shown} took more than {TIME:g} seconds") from None

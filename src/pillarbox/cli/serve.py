@@ -27,9 +27,10 @@ from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import PASSWORDS, House
 from pillarbox.roles.log import STANDARD_ERROR, Log
-from pillarbox.roles.process import Ids, raise_descriptor_limit
+from pillarbox.roles.process import raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
+from pillarbox.users.become import Ids
 
 PUBLIC = "run/queue"
 INJECTION = "run/inject"

@@ -17,8 +17,8 @@ from pillarbox.control.table import read
 from pillarbox.programs import diagnosis
 from pillarbox.roles.log import STANDARD_ERROR
 from pillarbox.roles.logger import Logger
-from pillarbox.roles.process import Ids
 from pillarbox.status import Failure
+from pillarbox.users.become import Ids
 from pillarbox.users.roles import role_user
 
 NAME = "qmail-start"

@@ -11,8 +11,8 @@ from typing import Any
 
 from pillarbox.control.table import SECRET, Listener, Settings, fingerprint, read, reread
 from pillarbox.roles import certificates
-from pillarbox.roles.process import Ids
 from pillarbox.status import Failure
+from pillarbox.users.become import Ids
 from pillarbox.users.roles import User
 
 SMTP_SERVICES = ("smtp", "submission", "submissions")

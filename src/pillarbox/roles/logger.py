@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 
 from pillarbox.roles.log import STANDARD_ERROR
-from pillarbox.roles.process import Ids, become, keep_only
+from pillarbox.roles.process import keep_only
+from pillarbox.users.become import Ids, become
 
 PAUSE = 0.1  # seconds before a logger that died is started again; doubles up to
 PAUSE_LIMIT = 5.0

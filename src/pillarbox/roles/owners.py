@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost, refusal
-from pillarbox.roles.process import Ids
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import Verb
 from pillarbox.status import Refusal
+from pillarbox.users.become import Ids
 
 KNOWN_TIME = 60.0  # seconds that the owner of a local part is not asked about again
 KNOWN_LIMIT = 10_000  # local parts remembered

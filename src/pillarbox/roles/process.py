@@ -9,13 +9,13 @@ import os
 import resource
 import signal
 import socket
-import struct
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from pillarbox.roles.log import Log
 from pillarbox.status import Failure
+from pillarbox.users.become import Ids, become
 
 # Sessions and frames are freed by counting; the collector is there for the odd cycle and need not look often.
 GARBAGE = (20_000, 20, 50)
@@ -24,43 +24,12 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 _LONGEST_ANSWER = 4000  # octets: a pipe takes them at one stroke
-CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, capget(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
     if _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-class Ids(NamedTuple):
-    """Whom a process runs as."""
-
-    uid: int
-    gid: int
-
-
-def become(user: Ids) -> None:
-    """Be this user for good: no supplementary groups, no capabilities, no way back. Raises OSError."""
-    os.setgroups([])
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
-    if user.uid == 0:
-        return
-    _drop_capabilities()
-    try:
-        os.setuid(0)
-    except PermissionError:
-        return
-    raise OSError("could become root again")
-
-
-def _drop_capabilities() -> None:
-    """Permitted and effective ones went with uid 0; inheritable ones, which a program would get back, did not."""
-    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
-    if _libc.capset(header, bytes(24)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

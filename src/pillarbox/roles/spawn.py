@@ -21,10 +21,11 @@ from pillarbox.roles.homes import Homes
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.log import Log
-from pillarbox.roles.process import Ids, affordable, be, fork_linked
+from pillarbox.roles.process import affordable, be, fork_linked
 from pillarbox.roles.rounds import Rounds
 from pillarbox.roles.verbs import ROLE_SAYS, Verb
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
+from pillarbox.users.become import Ids
 from pillarbox.users.owner import Owner, Owners
 
 OWNERS = 2000  # roles at the same time, where this process may have so many descriptors

@@ -38,6 +38,7 @@ class SystemUser:
     uid: int
     gid: int
     home: bytes
+    shell: bytes = b""
 
 
 class _Passwd(ctypes.Structure):
@@ -66,7 +67,7 @@ def _ask(name: bytes) -> SystemUser | None:
     strings = ctypes.create_string_buffer(_BUFFER)
     trouble = _getpwnam_r(name, entry, strings, found)
     if found:
-        return SystemUser(name, entry.pw_uid, entry.pw_gid, entry.pw_dir or b"")
+        return SystemUser(name, entry.pw_uid, entry.pw_gid, entry.pw_dir or b"", entry.pw_shell or b"")
     if trouble in _TROUBLE:
         raise CannotSay(f"cannot look up users: {os.strerror(trouble)}")
     return None
@@ -83,4 +84,4 @@ def _ask_python(name: bytes) -> SystemUser | None:
         entry = pwd.getpwnam(os.fsdecode(name))
     except KeyError:
         return None
-    return SystemUser(name, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir))
+    return SystemUser(name, entry.pw_uid, entry.pw_gid, os.fsencode(entry.pw_dir), os.fsencode(entry.pw_shell))
