@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pillarbox.control.table import read
-from pillarbox.routes import BadRoute, Hop, Routes
+from pillarbox.routes import BadRoute, Hop, Routes, masked
 from pillarbox.status import Status
 
 
@@ -48,11 +48,79 @@ def test_an_empty_relay_is_an_exception_to_a_wildcard(tmp_path: Path) -> None:
         (b"relay.example joe secret", Hop(b"relay.example", 25, b"joe", b"secret")),
         (b"relay.example:587 joe se:cret with blanks", Hop(b"relay.example", 587, b"joe", b"se:cret with blanks")),
         (b"relay.example joe  two", Hop(b"relay.example", 25, b"joe", b" two")),
+        (b"relay.example  joe secret", Hop(b"relay.example", 25, b"joe", b"secret")),
+        (b"relay.example:2500 foo bar", Hop(b"relay.example", 2500, b"foo", b"bar")),
+        (b"relay.example:2500 foo b:a:r", Hop(b"relay.example", 2500, b"foo", b"b:a:r")),
+        (b"relay.example foo:9 bar", Hop(b"relay.example", 25, b"foo:9", b"bar")),
         (b"relay.example joe", Hop(b"relay.example", 25)),
     ],
 )
 def test_a_line_names_relay_port_and_login(tmp_path: Path, line: bytes, hop: Hop) -> None:
     assert routes(tmp_path, b"example.org:" + line + b"\n").find(b"example.org") == hop
+
+
+def test_the_examples_of_the_patches_page_with_the_relay_that_they_lost(tmp_path: Path) -> None:
+    found = routes(tmp_path, b"example.com:relay.example:2500 foo bar\n:relay.example foo bar\n")
+    assert found.find(b"example.com") == Hop(b"relay.example", 2500, b"foo", b"bar")
+    assert found.find(b"example.net") == Hop(b"relay.example", 25, b"foo", b"bar")
+
+
+@pytest.mark.parametrize("domain", [b"example.com", b"example.net"])
+def test_the_examples_of_the_patches_page_as_they_stand_there_are_temporary_trouble(
+    tmp_path: Path, domain: bytes
+) -> None:
+    with pytest.raises(BadRoute) as caught:
+        routes(tmp_path, b"example.com: foo bar\n: foo bar\n").find(domain)
+    line = "example.com:" if domain == b"example.com" else ":"
+    assert caught.value.status == Status(4, 3, 5)
+    assert caught.value.text == (
+        f"control/smtproutes: the line '{line}' has a login but no relay: write HOST:RELAY[:PORT] [USER PASSWORD]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("relay", "home"),
+    [
+        (b"127.0.0.1:2500", True),
+        (b"[127.8.9.1]", True),
+        (b"[::1]:25", True),
+        (b"LocalHost", True),
+        (b"relay.example", False),
+        (b"localhost.example", False),
+        (b"192.0.2.1", False),
+        (b"[2001:db8::1]", False),
+    ],
+)
+def test_a_line_says_itself_whether_its_relay_is_this_machine(tmp_path: Path, relay: bytes, home: bool) -> None:
+    hop = routes(tmp_path, b":" + relay + b"\n").find(b"example.org")
+    assert hop is not None and hop.at_home is home
+
+
+@pytest.mark.parametrize(
+    ("route", "shown"),
+    [
+        (b"relay.example:587 joe sec ret", b"relay.example:587 joe (password not shown)"),
+        (b"relay.example  joe secret", b"relay.example joe (password not shown)"),
+        (b" joe secret", b" joe (password not shown)"),
+        (b" secret", b"(login not shown)"),
+        (b"relay.example\tjoe secret", b"relay.example (login not shown)"),
+        (b"relay.example joe\tsecret", b"relay.example (login not shown)"),
+        (b"relay.example joe\tsecret word", b"relay.example (login not shown)"),
+        (b"relay.example:587", b"relay.example:587"),
+        (b"", b""),
+    ],
+)
+def test_no_password_is_shown(route: bytes, shown: bytes) -> None:
+    assert masked(route) == shown and b"secret" not in masked(route)
+
+
+def test_the_lines_with_a_password_are_named_by_their_keys() -> None:
+    found = Routes(
+        {b"a.example": b"relay.example joe secret", b"b.example": b"relay.example joe", b"c.example": b" joe secret"}
+    )
+    assert list(found.logins()) == [
+        ("control/smtproutes: the line 'a.example:'", Hop(b"relay.example", 25, b"joe", b"secret"))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ class Hop:
         """Do these lines of control/cleartextroutes name it: RELAY or RELAY:PORT?"""
         return self.relay in relays or b"%s:%d" % (self.relay, self.port) in relays
 
+    @property
+    def at_home(self) -> bool:
+        """Does the line itself say that the relay is this machine: `localhost`, or a loopback address? What DNS makes
+        of any other name does not count."""
+        return self.relay == b"localhost" or (_is_address(self.relay) and is_loopback(self.relay.decode()))
+
 
 _RELAY = re.compile(rb"(?:\[(?:ipv6:)?([0-9a-f:.]+)\]|([^\x00-\x20\x7f@:\[\]/#]+))(?::([0-9]{1,5}))?\Z")
 
@@ -65,17 +71,49 @@ class Routes:
             except BadRoute as failure:
                 yield failure
 
+    def logins(self) -> Iterator[tuple[str, Hop]]:
+        """The lines that have a password, each as it is called in complaints; lines at fault are left out."""
+        for key in self._routes:
+            try:
+                hop = self._read(key)
+            except BadRoute:
+                continue
+            if hop is not None and hop.password:
+                yield _line(key), hop
+
     def _read(self, key: bytes) -> Hop | None:
-        relay, _, login = self._routes[key].partition(b" ")
-        if not relay and not login.strip(b" "):
+        relay, user, password = _parts(self._routes[key])
+        if not relay and not user:
             return None
-        user, _, password = login.partition(b" ")
         return _hop(key, relay.lower(), user, password)
 
 
+def masked(route: bytes) -> bytes:
+    """A line's right side, RELAY[:PORT] [USER PASSWORD], without the password, and without what may be one: somebody
+    may have parted the words by tabs."""
+    relay, user, password = _parts(route)
+    if password and len(relay.split()) < 2 and len(user.split()) < 2:
+        return b" ".join([relay, user, b"(password not shown)"])
+    if len(route.split()) > 1 or (user and not relay):
+        return b" ".join([*relay.split()[:1], b"(login not shown)"])
+    return route
+
+
+def is_loopback(address: str) -> bool:
+    """Nobody but this machine gets what is sent to this IP address."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _parts(route: bytes) -> tuple[bytes, bytes, bytes]:
+    """Relay with port, user, password: split at blanks, before anybody looks for a port. The password is all that
+    stands behind the blank after the user, blanks and colons too."""
+    relay, _, login = route.partition(b" ")
+    user, _, password = login.lstrip(b" ").partition(b" ")
+    return relay, user, password
+
+
 def _hop(key: bytes, relay: bytes, user: bytes, password: bytes) -> Hop:
-    """The login is taken off first, so that a colon in it is no port. Of a login of one word nothing is used, as in
-    other implementations of these lines."""
+    """Of a login of one word nothing is used, as in other implementations of these lines."""
     if not relay:
         raise BadRoute(f"{_line(key)} has a login but no relay: {REMEDY}")
     found = _RELAY.match(relay)

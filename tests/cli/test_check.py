@@ -290,6 +290,24 @@ def test_routes_with_passwords_are_the_queues_alone(good: Path) -> None:
     assert problems(good) == []
 
 
+def test_routes_whose_password_waits_for_a_certificate_are_noted(good: Path) -> None:
+    control = good / "control"
+    lines = "a.example:Relay.example joe secret\nb.example:192.0.2.1:2500 joe secret\nc.example:127.0.0.1 joe secret\n"
+    lines += "d.example:clear.example joe secret\ne.example:relay.example\n"
+    (control / "smtproutes").write_text(lines)
+    (control / "cleartextroutes").write_text("clear.example\n")
+    notes = [
+        finding.text for finding in check.findings(good) if "smtproutes" in finding.text and finding.word == "note"
+    ]
+    told = [
+        f"{control}/smtproutes: the line '{key}:': serve says its password to {relay} only over TLS with a certificate "
+        f"for that name; in clear once control/cleartextroutes has the line {relay}; "
+        "the program qmail-remote says it as ever"
+        for key, relay in (("a.example", "relay.example:25"), ("b.example", "192.0.2.1:2500"))
+    ]
+    assert notes == told
+
+
 def test_the_login_that_is_printed_again_is_one_at_this_host(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"secret")))
     assert status(["account", "add", "jim@mx.example.org", "--password-stdin"]) == 0

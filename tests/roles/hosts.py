@@ -95,6 +95,20 @@ def says(*replies: bytes) -> Script:
     return script
 
 
+def dictated(said: list[bytes], *replies: bytes) -> Script:
+    """A host that says these one by one; what it hears to each, the content behind a 354, goes to `said`."""
+
+    async def script(talk: Talk) -> None:
+        for reply in replies:
+            await talk.say(reply)
+            heard = await (talk.content() if reply.startswith(b"354") else talk.hear())
+            if not heard:
+                return
+            said.append(heard)
+
+    return script
+
+
 class Names:
     """`relay.example` is at these addresses, in this order; nothing else exists."""
 

@@ -23,7 +23,7 @@ from pillarbox.roles.relay import NO_CONNECTION, Errand, Result, Road
 from pillarbox.routes import Hop
 from pillarbox.smtp.sender import Phase
 from pillarbox.status import Status
-from tests.roles.hosts import OFFER, OFFER_TLS, RELAY, Names, Script, Talk, envelope, good, hosts, says
+from tests.roles.hosts import OFFER, OFFER_TLS, RELAY, Names, Script, Talk, dictated, envelope, good, hosts, says
 
 BODY = b"Subject: hello\n\n.dot\nend\n"
 OFFER_AUTH = b"250-host.example\r\n250 AUTH PLAIN\r\n"
@@ -278,6 +278,35 @@ def test_a_relay_of_cleartextroutes_gets_the_password_whoever_it_is(certificate:
     sent = replace(errand(), clear=True)
     assert letters(bring(sent, securing(certificate, said, OFFER_AUTH), login=b"secret")) == b"K"
     assert said[2].startswith(b"AUTH PLAIN")
+
+
+@pytest.mark.parametrize("relay_", [b"127.0.0.2", b"localhost"])
+def test_a_relay_on_this_machine_gets_the_password_in_clear(relay_: bytes) -> None:
+    assert said_to(relay_)[1:4] == [b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VjcmV0\r\n"]
+
+
+def test_a_name_that_leads_to_this_machine_is_not_this_machine() -> None:
+    assert said_to(b"relay.example")[1:] == [b"QUIT\r\n"]
+
+
+def test_localhost_that_leads_elsewhere_gets_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "is_loopback", lambda address: address != "127.0.0.2")
+    assert said_to(b"localhost")[1:] == [b"QUIT\r\n"]
+
+
+def said_to(relay_: bytes) -> list[bytes]:
+    """What a host without TLS hears on the way to a relay that is called so and is at 127.0.0.2."""
+    said: list[bytes] = []
+    offer = b"250-host.example\r\n250 AUTH LOGIN\r\n"
+    script = dictated(said, b"220 host\r\n", offer, b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n", b"535 no\r\n")
+
+    async def brought() -> None:
+        async with hosts(script) as (port, names):
+            sent = replace(errand(), hop=Hop(relay_, port, b"joe", b"secret"))
+            assert letters(await relay.run(sent, Road(names, b"mx.example.org", 5, 20))) == b"Z"
+
+    asyncio.run(brought())
+    return said
 
 
 # time

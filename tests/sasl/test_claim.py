@@ -58,7 +58,8 @@ def test_our_own_server_understands_it(mechanism: bytes, password: bytes) -> Non
 @pytest.mark.parametrize(
     ("offered", "private", "chosen"),
     [
-        ((b"LOGIN", b"PLAIN", b"CRAM-MD5"), True, b"PLAIN"),
+        ((b"CRAM-MD5", b"PLAIN", b"LOGIN"), True, b"LOGIN"),
+        ((b"CRAM-MD5", b"PLAIN"), True, b"PLAIN"),
         ((b"GSSAPI", b"LOGIN"), True, b"LOGIN"),
         ((b"CRAM-MD5",), True, b"CRAM-MD5"),
         ((b"LOGIN", b"PLAIN", b"CRAM-MD5"), False, b"CRAM-MD5"),

@@ -140,12 +140,11 @@ def test_other_mail_servers_take_our_mail_over_tls(start: Starter) -> None:
 def test_a_relay_with_an_unknown_certificate_gets_the_password_only_when_it_may(trusted: bool) -> None:
     with place() as home, hosts.exim(home) as host:
         control = {
-            "smtproutes": f":127.0.0.1:{host.port} joe s3cret word\n",
+            "smtproutes": f":relay.example:{host.port} joe s3cret word\n",
             "rcpthosts": "away.test\n",
-            "listen": listen("smtp"),
-            **({"cleartextroutes": "127.0.0.1\n"} if trusted else {}),
+            **({"cleartextroutes": "relay.example\n"} if trusted else {}),
         }
-        with a_server(control) as near:
+        with resolving("relay.example. A 127.0.0.1\n", **control) as near:
             deliver(near, b"Subject: %s\r\n\r\n" % (word := token()), b"far@away.test")
             if trusted:
                 assert b"esmtpsa" in host.await_received(word)

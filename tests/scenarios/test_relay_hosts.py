@@ -8,6 +8,7 @@ import pytest
 
 from tests import hosts
 from tests.hosts import Host, Starter, place
+from tests.nameserver import nameserver
 from tests.scenarios.wire import deliver, envelope, smtp, submit, token
 from tests.server import Server, a_server, listen
 
@@ -65,10 +66,10 @@ def test_a_message_too_large_for_memory_gets_there(pair: tuple[Server, Host]) ->
 # What stands in control/smtproutes opens Exim for recipients elsewhere; its certificate is nobody's.
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_password_goes_to_a_host_that_proves_who_it_is_or_that_needs_not(trusted: bool) -> None:
-    with place() as home, hosts.exim(home) as host:
-        routes = {"smtproutes": f":127.0.0.1:{host.port} joe s3cret word\n"}
+    with place() as home, hosts.exim(home) as host, nameserver("relay.example. A 127.0.0.1\n") as names:
+        routes = {"smtproutes": f":relay.example:{host.port} joe s3cret word\n", "resolvers": f"127.0.0.1:{names}\n"}
         if trusted:
-            routes["cleartextroutes"] = "127.0.0.1\n"
+            routes["cleartextroutes"] = "relay.example\n"
         with a_server(near(host, **routes)) as server:
             deliver(server, b"Subject: %s\r\n\r\n" % (word := token()), b"far@away.test")
             if trusted:

@@ -154,8 +154,12 @@ def test_a_keyed_digest_may_go_in_clear() -> None:
 @pytest.mark.parametrize(
     ("offer", "replies", "said"),
     [
-        (b"AUTH LOGIN PLAIN", (b"235 ok\r\n",), [b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"]),
-        (b"AUTH LOGIN", (b"334 x\r\n", b"334 y\r\n", b"235 ok\r\n"), [b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VjcmV0\r\n"]),
+        (b"AUTH PLAIN", (b"235 ok\r\n",), [b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"]),
+        (
+            b"AUTH PLAIN LOGIN",
+            (b"334 x\r\n", b"334 y\r\n", b"235 ok\r\n"),
+            [b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VjcmV0\r\n"],
+        ),
         # qmail's AUTH patches log in also where no list is given
         (b"SIZE", (b"334 x\r\n", b"334 y\r\n", b"235 ok\r\n"), [b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VjcmV0\r\n"]),
     ],

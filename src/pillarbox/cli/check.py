@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pillarbox.auth.checkers import SHADOW, SHADOW_FILE
-from pillarbox.cli import network
+from pillarbox.cli import network, relays
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.layout import (
     PLACES,
     Place,
     broken_assign,
     group_name,
-    holds_passwords,
     mode,
     passwords_reader,
     unreachable,
@@ -30,7 +29,6 @@ from pillarbox.cli.layout import (
 from pillarbox.cli.output import printable
 from pillarbox.cli.shell import quoted
 from pillarbox.control import table
-from pillarbox.routes import Routes
 from pillarbox.status import Failure
 from pillarbox.users import assign
 from pillarbox.users.roles import User, caller
@@ -174,13 +172,7 @@ def _control(control: Path, complaints: list[table.Complaint]) -> Iterator[Findi
 
 
 def _routes(premises: Premises) -> Iterator[Finding]:
-    """Lines that send mail nowhere; passwords for relays, which everybody could read."""
-    file = premises.home / "control" / "smtproutes"
-    for failure in Routes(premises.settings.smtproutes).faults():
-        yield Finding("problem", f"{premises.home}/{failure.text}")
-    if holds_passwords(premises.settings) and file.stat().st_mode & stat.S_IROTH:
-        remedy = f"chgrp {group_name(premises.users['queue'].gid)} {quoted(file)} && chmod 640 {quoted(file)}"
-        yield problem(str(file), "holds passwords, and everybody can read it", remedy)
+    yield from relays.findings(premises.home, premises.settings, group_name(premises.users["queue"].gid))
 
 
 def _checkers(premises: Premises) -> Iterator[Finding]:

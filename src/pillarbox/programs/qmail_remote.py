@@ -2,6 +2,9 @@
 
 Its report on descriptor 1 is a chunk for each recipient (`r` taken, `h` refused, `s` refused for now) and one for the
 message (`K` done, `Z` later, `D` never), each ended by NUL; the exit status is always 0.
+
+A password of control/smtproutes goes to its relay as it did from the patched qmail-remote: over TLS where the relay
+offers it, else in clear. Who wants it otherwise runs `serve`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pillarbox.roles.relay import Errand, Result, Road
 from pillarbox.routes import BadRoute, Routes
 
 NAME = "qmail-remote"
-READS = frozenset({"me", "helohost", "timeoutremote", "timeoutconnect", "smtproutes", "cleartextroutes", "resolvers"})
+READS = frozenset({"me", "helohost", "timeoutremote", "timeoutconnect", "smtproutes", "resolvers"})
 
 IMPROPER = Outcome.never(b"I (qmail-remote) was invoked improperly. (#5.3.5)\n")
 NO_HOME = Outcome.later(b"Unable to switch to home directory. (#4.3.0)\n")
@@ -73,8 +76,7 @@ def _bring(domain: bytes, envelope: Envelope, message: BinaryIO, settings: Setti
     except BadRoute as failure:
         return Result.alike(Outcome.later(failure.text.encode("ascii", "replace") + b"\n", failure.status), 0)
     road = Road(_Asked(settings), _own_name(settings), float(settings.timeoutconnect), float(settings.timeoutremote))
-    clear = hop is not None and hop.among(settings.cleartextroutes)
-    errand = Errand(domain.lower(), hop, envelope, Content(message.fileno(), size), clear)
+    errand = Errand(domain, hop, envelope, Content(message.fileno(), size), clear=True)
     return asyncio.run(relay.run(errand, road))
 
 

@@ -15,6 +15,7 @@ from pillarbox.cli.output import printable
 from pillarbox.control import table
 from pillarbox.control.table import Settings
 from pillarbox.programs import diagnosis
+from pillarbox.routes import masked
 
 NAME = "qmail-showctl"
 BREAK = "-"
@@ -59,7 +60,7 @@ def values(name: str, settings: Settings) -> Iterator[str | bytes]:
         return
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield f"{_text(key)}:{_text(_masked(entry) if name == 'smtproutes' else entry)}"
+            yield f"{_text(key)}:{_text(masked(entry) if name == 'smtproutes' else entry)}"
     elif isinstance(value, frozenset | tuple):
         yield from (_text(entry) for entry in (sorted(value) if isinstance(value, frozenset) else value))
     elif isinstance(value, bytes):
@@ -68,12 +69,6 @@ def values(name: str, settings: Settings) -> Iterator[str | bytes]:
         yield str(int(value))
     else:
         yield str(value)
-
-
-def _masked(route: bytes) -> bytes:
-    """RELAY[:PORT] [USER PASSWORD] without the password."""
-    parts = route.split(None, 2)
-    return b" ".join([*parts[:2], b"(password not shown)"]) if len(parts) > 2 else route
 
 
 def _text(entry: object) -> str:

@@ -25,7 +25,7 @@ from pillarbox.net.names import Names
 from pillarbox.outcome import Outcome
 from pillarbox.roles.carrier import Carrier, Content
 from pillarbox.roles.parking import Parked, Parking, Place
-from pillarbox.routes import SMTP_PORT, Hop
+from pillarbox.routes import SMTP_PORT, Hop, is_loopback
 from pillarbox.sessions.relaying import Line, Order
 from pillarbox.status import Status
 
@@ -37,9 +37,9 @@ NO_CONNECTION = Outcome.later(b"Sorry, I wasn't able to establish an SMTP connec
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One message and some of its recipients, all in `domain` (lower case). `hop` is where control/smtproutes sends
-    them, None: to the domain's mail exchangers. `clear`: control/cleartextroutes lets the hop's password go without
-    TLS, or over TLS to whoever is there."""
+    """One message and some of its recipients, all in `domain` (any case). `hop` is where control/smtproutes sends
+    them, None: to the domain's mail exchangers. `clear`: the hop's password may go without TLS, or over TLS to whoever
+    is there: control/cleartextroutes allows it, or this is qmail-remote. To this machine it may always."""
 
     domain: bytes
     hop: Hop | None
@@ -164,7 +164,7 @@ class _Errand:
             size=errand.content.size,
             eight_bit=errand.content.eight_bit,
             credentials=Password(hop.user, hop.password) if hop is not None and hop.password else None,
-            clear=errand.clear,
+            clear=errand.clear or (hop is not None and hop.at_home and is_loopback(host.address)),
         )
 
     async def _call(self, host: Host, order: Order) -> Attempt | None:

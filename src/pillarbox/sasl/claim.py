@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from pillarbox.credentials import Password
 
-IN_CLEAR: Final = (b"PLAIN", b"LOGIN")
-"""Mechanisms that show the password to whoever listens."""
+IN_CLEAR: Final = (b"LOGIN", b"PLAIN")
+"""Mechanisms that show the password to whoever listens, the one of qmail's AUTH patch first."""
 KEYED: Final = (b"CRAM-MD5",)
 
 
