@@ -125,6 +125,21 @@ def test_a_forward_without_a_server_is_temporary(user: User) -> None:
     assert error.startswith(b"Unable to forward message: ")
 
 
+def test_a_forward_goes_to_the_qmail_queue_of_a_qmail_that_it_was_put_into(user: User) -> None:
+    user.instruct(".qmail-x", b"bob@example.net\n")
+    (user.home / "bin").mkdir()
+    (user.home / "control").mkdir()
+    (user.home / "control" / "me").write_text("mx.example.org\n")
+    queue = user.home / "bin" / "qmail-queue"
+    queue.write_text('#!/bin/sh\ncat >/dev/null\ncat <&1 >"$PILLARBOX_HOME/envelope"\necho $$ >"$PILLARBOX_HOME/qp"\n')
+    queue.chmod(0o755)
+    user.open_to_all()
+    status, output, error = user.run()
+    assert (status, error) == (0, b"")
+    assert output.endswith(b"qp %d\n" % int((user.home / "qp").read_text()))
+    assert (user.home / "envelope").read_bytes() == b"Fann@example.net\0Tbob@example.net\0\0"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a"] * 7, ["a"] * 8, ["a"] * 9, ["-x", "joe", "/h", "joe", "", "", "d", "s", "./M"]],

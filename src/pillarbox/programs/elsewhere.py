@@ -58,7 +58,9 @@ def hand_over(program: bytes, envelope: Envelope, content: Content) -> Result:
         except BrokenPipeError:
             pass  # its status says why it would not hear the end
     status = child.wait(PATIENCE)
-    return Result(CRASHED, "qq crashed (#4.3.0)") if status < 0 else Result(status, text(status) if status else "")
+    if status < 0:
+        return Result(CRASHED, "qq crashed (#4.3.0)")
+    return Result(status, text(status)) if status else Result(0, "", child.pid)  # what qmail's programs call `qp`
 
 
 def text(status: int) -> str:

@@ -16,7 +16,7 @@ from pillarbox.compose.header import HeaderReader, HeaderTooLong
 from pillarbox.compose.letter import BadAddress, BadField, Letter, Occasion, Person, Wishes
 from pillarbox.compose.rewriting import Hosts
 from pillarbox.envelope import Envelope
-from pillarbox.programs import diagnosis, hosts, options, whereabouts
+from pillarbox.programs import diagnosis, hosts, options, other_queue, whereabouts
 from pillarbox.programs.content import BLOCK, Content
 from pillarbox.programs.injector import Result, inject
 from pillarbox.quoting import quote
@@ -223,7 +223,7 @@ def _queue(home: str, envelope: Envelope, made: Letter, body: Iterator[bytes], e
 
 
 def _brought(home: str, envelope: Envelope, content: Content, environ: Environment) -> Result:
-    program = environ.get(b"QMAILQUEUE")
+    program = other_queue.program(home, environ)
     if not program:
         return inject(home, envelope, content)
     from pillarbox.programs.elsewhere import hand_over

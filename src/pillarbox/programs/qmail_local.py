@@ -17,9 +17,9 @@ from pillarbox.delivery.errand import Surroundings, carry_out, conclusion
 from pillarbox.delivery.job import Errand, Forwarding, Job
 from pillarbox.envelope import Envelope
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.programs import whereabouts
+from pillarbox.programs import other_queue, whereabouts
 from pillarbox.programs.content import BLOCK, Content
-from pillarbox.programs.injector import inject
+from pillarbox.programs.injector import Result, inject
 from pillarbox.status import Failure
 from pillarbox.users.owner import Owner
 
@@ -128,11 +128,21 @@ def _forward(step: Forwarding) -> int:
         while block := os.pread(0, BLOCK, offset):
             content.write(block)
             offset += len(block)
-        done = inject(whereabouts.find(os.environ), Envelope(step.sender, step.recipients), content)
+        done = _brought(Envelope(step.sender, step.recipients), content)
     if done.status == 0:
         return _say(Outcome.done(b"%sqp %d\n" % (step.report, done.number)))
     text = f"Unable to forward message: {done.text}.\n".encode("ascii", "replace")
     return _say(Outcome.never(text) if done.permanent else Outcome.later(text))
+
+
+def _brought(envelope: Envelope, content: Content) -> Result:
+    home = whereabouts.find(os.environ)
+    program = other_queue.program(home, os.environb)
+    if program is None:
+        return inject(home, envelope, content)
+    from pillarbox.programs.elsewhere import hand_over
+
+    return hand_over(program, envelope, content)
 
 
 def _say(outcome: Outcome) -> int:
