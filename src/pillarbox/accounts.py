@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pillarbox.address import is_domain, split
-from pillarbox.auth import hashes, passwords
+from pillarbox.auth import extension, hashes, passwords
 from pillarbox.auth.passwords import Record
 from pillarbox.control import edit, table
 from pillarbox.control.table import Settings
@@ -292,13 +292,14 @@ def _record(address: bytes, password: bytes, settings: Settings) -> Record:
     return Record(address, made, password if settings.crammd5 else None)
 
 
-def _set_extension(files: _Files, local: bytes, domain: bytes, extension: bytes, password: bytes) -> None:
+def _set_extension(files: _Files, local: bytes, domain: bytes, ext: bytes, password: bytes) -> None:
     key = b"=" + domain + b"-" + local
     owner = next((assignment for assignment in files.assignments if assignment.key.lower() == key), None)
-    if owner is None or extension.startswith(b"."):
-        raise AccountRefused(f"there is no account {_shown(local + b'-' + extension + b'@' + domain)}")
+    if owner is None or not extension.allowed(ext):
+        raise AccountRefused(f"there is no account {_shown(local + b'-' + ext + b'@' + domain)}")
     made = hashes.make(password, secrets.token_bytes(hashes.SALT_OCTETS))
-    homes.write_passwd(Path(os.fsdecode(owner.home)), extension, made)
+    with extension.opened(owner.home, ext) as directory:
+        extension.write(directory, made)
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import pytest
 from argon2.low_level import Type, verify_secret
 
 from pillarbox.auth import hashes
+from tests.peers import peer, run
 
 SALT = bytes(range(16))
 MADE = hashes.make(b"correct horse", SALT)
@@ -96,9 +100,68 @@ def test_every_check_computes_one_argon2id_of_ours(monkeypatch: pytest.MonkeyPat
         computed.append(stored)
         return verify_secret(stored, password, kind)
 
-    monkeypatch.setattr(hashes, "verify_secret", counting)
+    monkeypatch.setattr("argon2.low_level.verify_secret", counting)
     for stored in (None, b"*", MADE, OLD[0]):
         for password in (b"bar", b"", b"a\0b", b"x" * 2000):
             computed.clear()
             hashes.matches(stored, password)
             assert [one[:31] for one in computed] == [b"$argon2id$v=19$m=19456,t=2,p=1$"]
+
+
+# row: maildirpasswd-hash
+def test_others_can_verify_by_crypt_what_is_made_for_them() -> None:
+    made = hashes.make_crypt(b"bar", SALT)
+    assert made == b"$y$j9T$.2U.1EE/4Q.07ck0AoU1D.$Tu6EFLhoJt6g/7doXnofrddJveIoXLY0ufMMJ4z6WFC"
+    perl = run(peer("perl"), "-e", "print crypt($ARGV[0], $ARGV[1])", "bar", made.decode())
+    assert perl == made
+    assert hashes.matches(made, b"bar") and hashes.matches_crypt(made, b"bar")
+    assert hashes.make_crypt(b"bar", bytes(16)) != made
+
+
+def test_without_yescrypt_it_is_sha_512(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_setting", lambda prefix, salt: b"$6$" + b"abcdefghijklmnop")
+    made = hashes.make_crypt(b"bar", SALT)
+    assert made.startswith(b"$6$abcdefghijklmnop$") and hashes.usable(made)
+    assert hashes.matches_crypt(made, b"bar") and not hashes.matches_crypt(made, b"baz")
+    monkeypatch.undo()
+    monkeypatch.setattr(hashes, "_LIBCRYPT", ctypes.CDLL(None))  # as where there is no crypt_gensalt_rn
+    assert hashes._setting(b"$y$", SALT) == b"$6$./0123456789ABCD"
+
+
+def test_where_crypt_makes_nothing_that_is_safe_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_LIBCRYPT", None)
+    with pytest.raises(hashes.CannotHash):
+        hashes.make_crypt(b"bar", SALT)
+
+
+@pytest.mark.parametrize("stored", OLD)
+def test_programs_that_live_with_crypt_take_the_same_hashes(stored: bytes) -> None:
+    assert hashes.matches_crypt(stored, b"bar")
+    for wrong in (b"baz", b"", b"bar\0x", b"x" * 2000):
+        assert not hashes.matches_crypt(stored, wrong)
+
+
+@pytest.mark.parametrize("crypt", [False, True])
+def test_every_check_of_theirs_computes_one_hash_of_their_kind(monkeypatch: pytest.MonkeyPatch, crypt: bool) -> None:
+    computed: list[bytes] = []
+    crypted = hashes._crypted
+
+    def counting(setting: bytes, password: bytes) -> bytes | None:
+        computed.append(setting)
+        return crypted(setting, password)
+
+    ours = hashes.make_crypt(b"bar", SALT)
+    monkeypatch.setattr(hashes, "_crypted", counting)
+    for stored in (None, b"*", MADE, OLD[0], ours):
+        for password in (b"bar", b"", b"a\0b", b"x" * 2000):
+            computed.clear()
+            if crypt:
+                hashes.matches(stored, password, crypt=True)
+            else:
+                hashes.matches_crypt(stored, password)
+            assert len([one for one in computed if one.startswith(b"$y$j9T$")]) == 1
+
+
+def test_a_program_that_lives_with_crypt_imports_no_argon2() -> None:
+    ask = "import sys; from pillarbox.auth import hashes; hashes.matches_crypt(b'0ZsfajRLIfp0w', b'bar') or 1 / 0; "
+    run(sys.executable, "-c", ask + "sys.exit('argon2' in sys.modules)")

@@ -10,7 +10,7 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 
-from pillarbox.auth import hashes
+from pillarbox.auth import extension, hashes
 from pillarbox.auth.passwords import Passwords, Record
 from pillarbox.control.table import Settings
 from pillarbox.credentials import Credentials, Digest, Identity, Password
@@ -94,7 +94,7 @@ class Accounts:
         entry = system.find(owner.user) if owner is not None else None
         if owner is None or entry is None or entry.uid != owner.uid or not _begins(name, owner):
             return None  # users/assign may give his name to a mailbox of accounts, which has no system password
-        if owner.dash and (not owner.ext or owner.ext.startswith(b".") or b"/" in owner.ext):
+        if owner.dash and not extension.allowed(owner.ext):
             return None
         addresses = [owner.user + b"@" + domain for domain in self._local_domains or (b"",)]
         granted = [each for key in (owner.user, *addresses) for each in self._sendas.get(key, ())]
@@ -121,15 +121,15 @@ class Accounts:
             return ours
         return namesakes[0] if len(namesakes) == 1 else (b"" if namesakes else None)
 
-    def _login(self, address: bytes, extension: bytes, *, bare: bool) -> Login | None:
-        if not bare and (not extension or extension.startswith(b".") or b"/" in extension):
+    def _login(self, address: bytes, ext: bytes, *, bare: bool) -> Login | None:
+        if not bare and not extension.allowed(ext):
             return None
         local, _, domain = address.rpartition(b"@")
         name = domain + b"-" + local
         owner = self._owners.for_login(name)
         if owner is None or owner.ext:
             return None  # a record without its assignment: an account half made or half removed
-        return Login(address, extension, owner.home, () if extension else self._granted(address, local), name)
+        return Login(address, ext, owner.home, () if ext else self._granted(address, local), name)
 
     def _granted(self, address: bytes, local: bytes) -> tuple[bytes, ...]:
         """What control/sendas grants to an account, under its address or the short name that means it."""
@@ -145,16 +145,18 @@ def _begins(name: bytes, owner: Owner) -> bool:
 
 
 def extension_record(login: Login, line: bytes) -> Record | None:
-    """The record of an extension from the line of its passwd file (b"" when there is no file)."""
+    """The record of an extension from the hash in its passwd file (b"" when there is none)."""
     return Record(login.address, line) if hashes.usable(line) else None
 
 
-def verify(record: Record | None, credentials: Credentials) -> bool:
-    """Are these the account's? `record` is None for a name that is nobody's: the same work, and no. Blocks for about 50
-    ms for a password; safe in any thread."""
+def verify(record: Record | None, credentials: Credentials, *, crypt: bool = False) -> bool:
+    """Are these the account's? `record` is None for a name that is nobody's: the same work, and no. `crypt`: the record
+    would come from crypt(3), so a hash of that kind is part of the work. Blocks for about 50 ms for a password; safe in
+    any thread."""
     match credentials:
         case Password():
-            return hashes.matches(record.hash if record else None, credentials.password)
+            stored = record.hash if record else None
+            return hashes.matches(stored, credentials.password, crypt=crypt)
         case Digest():
             secret = record.secret if record else None
             expected = _digest(credentials, secret or _NO_SECRET)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import argon2.low_level  # noqa: F401  for auth.hashes: all is imported before a role changes its user
+
 from pillarbox.auth.checkers import CannotCheck, Verdict, check
 from pillarbox.auth.passwords import Record
 from pillarbox.auth.throttle import Throttle
@@ -197,7 +199,9 @@ class Auth:
             else:
                 self._failed(attempt)
 
-        self._compute(attempt, self._hashing, partial(verify, record, attempt.credentials), verified)
+        # Mailboxes of system users have hashes as maildirpasswd makes them.
+        crypt = attempt.login is not None and attempt.login.system is not None and bool(attempt.login.extension)
+        self._compute(attempt, self._hashing, partial(verify, record, attempt.credentials, crypt=crypt), verified)
 
     def _ask_checkers(self, attempt: Attempt, name: bytes) -> None:
         owner = attempt.login.system if attempt.login else None

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pillarbox.auth import extension
 from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.job import Errand, Job
 from pillarbox.delivery.local import Deliveries, Step
@@ -23,7 +24,7 @@ from pillarbox.roles.errands import Errands
 from pillarbox.roles.forwards import Forwards
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
-from pillarbox.roles.log import Log
+from pillarbox.roles.log import Log, safe
 from pillarbox.roles.places import Places
 from pillarbox.roles.process import affordable
 from pillarbox.roles.rounds import Rounds
@@ -42,7 +43,6 @@ MAILDROP_DESCRIPTORS = 5  # of each: its socket, three directories, and a messag
 DELIVERY_DESCRIPTORS = 400  # for the Maildirs and bodies of a batch
 PASSED_ON = (b"TZ", b"LANG")  # of our environment to programs
 DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
-PASSWD_LIMIT = 4096  # octets of a mailbox's passwd file
 LONELY_TIME = 2.0  # seconds without links to other roles until we end
 NOT_MINE = Refusal(Status(4, 3, 5), "that mailbox is not this owner's")
 NO_MESSAGE = Refusal(Status(5, 1, 2), "no such message")
@@ -239,13 +239,14 @@ class Owner:
         self._maildrops[link] = (directory, None)
         self._rounds.add("maildrop", link)
 
-    def _mailbox(self, login: bytes, extension: bytes) -> str:
-        """The Maildir that a login means, if it is this owner's. auth checked the extension: no slash, no leading dot.
-        Raises Failure."""
+    def _mailbox(self, login: bytes, ext: bytes) -> str:
+        """The Maildir that a login means, if it is this owner's. Raises Failure."""
         owner = self._owners.for_login(login)
-        if owner is None or (owner.uid, owner.gid) != (os.getuid(), os.getgid()) or b"/" in extension:
+        mine = owner is not None and (owner.uid, owner.gid) == (os.getuid(), os.getgid())
+        if owner is None or not mine or (ext and not extension.allowed(ext)):
             raise Failure(NOT_MINE.text, NOT_MINE.status)
-        return os.fsdecode(owner.home + (b"/Maildir-" + extension if extension else b"/Maildir"))
+        base = owner.home + b"/Maildir"
+        return os.fsdecode(extension.maildir(base, ext) if ext else base)
 
     def _attend_maildrop(self, link: Link, frame: Frame) -> None:
         if link not in self._maildrops:
@@ -296,13 +297,19 @@ class Owner:
 
     def _passwd(self, link: Link, frame: Frame) -> None:
         try:
-            link.send(Verb.HASH, frame.tag, _passwd_line(self._mailbox(*frame.fields) + "/passwd"))
+            link.send(Verb.HASH, frame.tag, self._hash_in(self._mailbox(*frame.fields)) or b"")
         except Failure as failure:
             link.refuse(frame.tag, failure.refusal)
-        except FileNotFoundError:
-            link.send(Verb.HASH, frame.tag, b"")
         except OSError as problem:
             link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
+
+    def _hash_in(self, directory: str) -> bytes | None:
+        try:
+            return extension.read(os.fsencode(directory))
+        except extension.UnusablePasswd as failure:
+            file = safe(os.fsencode(directory) + b"/" + extension.PASSWD)
+            self._log.say(f"owner: warning: {file}: {failure.text}", "warning", file=file, why=failure.text)
+            return None
 
     # who exists
 
@@ -335,17 +342,6 @@ def _number(field: bytes) -> int:
     if not field.isdigit() or len(field) > 9:
         raise LinkLost("not a number")
     return int(field)
-
-
-def _passwd_line(file: str) -> bytes:
-    """The first line of a passwd file that is regular (a FIFO would hold us up), bounded."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):
-            return b""
-        return os.read(descriptor, PASSWD_LIMIT).partition(b"\n")[0].strip()
-    finally:
-        os.close(descriptor)
 
 
 def _list(link: Link, tag: int, listings: tuple[ScanListing, ...]) -> None:

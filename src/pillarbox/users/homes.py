@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from pillarbox.users import replace
 
 ACCOUNTS = "mail"
 _REMOVED = ".removed"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HomeTrouble(Failure):
@@ -86,37 +83,3 @@ def set_aside(directory: Path) -> Path | None:
     replace.sync_directory(removed)
     replace.sync_directory(directory.parent)
     return target
-
-
-def write_passwd(home: Path, extension: bytes, line: bytes) -> None:
-    """Replace `home`/Maildir-EXTENSION/passwd by one line; it belongs to whoever the Maildir does, mode 0600. Raises
-    HomeTrouble when there is no such Maildir, OSError."""
-    name = b"Maildir-" + extension
-    descriptors: list[int] = []
-    try:
-        descriptors.append(os.open(home, _DIRECTORY))
-        descriptors.append(os.open(name, _DIRECTORY, dir_fd=descriptors[0]))
-        _write_beside(descriptors[1], line)
-    except (FileNotFoundError, NotADirectoryError):
-        shown = os.fsdecode(name)
-        raise HomeTrouble(f"{home}/{shown} is no directory; make it first: maildirmake {home}/{shown}") from None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def _write_beside(directory: int, line: bytes) -> None:
-    owner = os.fstat(directory)
-    fresh = f".passwd.{os.getpid()}"
-    with suppress(FileNotFoundError):
-        os.unlink(fresh, dir_fd=directory)
-    descriptor = os.open(fresh, _CREATE, 0o600, dir_fd=directory)
-    try:
-        if owner.st_uid != os.geteuid():
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        replace.write_all(descriptor, line + b"\n")
-        os.fsync(descriptor)
-        os.rename(fresh, "passwd", src_dir_fd=directory, dst_dir_fd=directory)
-        os.fsync(directory)
-    finally:
-        os.close(descriptor)
