@@ -131,6 +131,7 @@ def test_with_smtputf8_an_address_must_be_utf8(local: bytes) -> None:
     assert caught.value.status == Status(5, 1, 3)
 
 
+# row: remote-quoting
 @pytest.mark.parametrize(
     ("address", "quoted"),
     [

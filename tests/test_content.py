@@ -140,6 +140,7 @@ def test_what_is_sent_arrives_byte_for_byte(content: bytes, cuts: list[int], mor
     assert unstuffed(split(wire, more_cuts)) == ("finished", lines_ended(content), b"")
 
 
+# row: remote-line-ends
 @given(STORED, CUTS, st.booleans())
 def test_nothing_sent_holds_a_bare_cr_or_lf(content: bytes, cuts: list[int], dots: bool) -> None:
     wire = stuffed(split(content, cuts), dots=dots)

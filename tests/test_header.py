@@ -90,6 +90,7 @@ def test_a_received_field_names_client_server_protocol_and_time() -> None:
     )
 
 
+# row: known-ipv6
 def test_a_received_field_shows_ipv6_and_tls() -> None:
     tls = b"TLSv1.3 TLS_AES_256_GCM_SHA384"
     field = received(helo=b"c", ip=b"2001:db8::1", me=b"mx", protocol=b"ESMTPS", seconds=0, tls=tls)
@@ -115,6 +116,7 @@ def test_without_helo_a_client_is_unknown() -> None:
     )
 
 
+# row: known-protocol-word
 @pytest.mark.parametrize(
     ("extended", "secured", "authenticated", "utf8", "word"),
     [

@@ -20,6 +20,7 @@ def test_without_the_file_everything_goes_by_mx(tmp_path: Path) -> None:
     assert Routes({}).find(b"example.org") is None
 
 
+# row: smtproutes-keys
 def test_the_domain_itself_wins_over_its_suffixes_the_longest_first_and_all_over_the_empty_key(tmp_path: Path) -> None:
     found = routes(tmp_path, b":all.example\n.org:org.example\n.a.org:a.example\nx.a.org:own.example\n")
     assert found.find(b"x.a.org") == Hop(b"own.example")
@@ -28,12 +29,14 @@ def test_the_domain_itself_wins_over_its_suffixes_the_longest_first_and_all_over
     assert found.find(b"org") == found.find(b"example.net") == Hop(b"all.example")
 
 
+# row: smtproutes-keys
 def test_an_empty_relay_is_an_exception_to_a_wildcard(tmp_path: Path) -> None:
     found = routes(tmp_path, b":all.example\nexample.org:\n.example.net:\n")
     assert found.find(b"example.org") is None and found.find(b"a.example.net") is None
     assert found.find(b"example.net") == Hop(b"all.example")
 
 
+# row: smtproutes-relay
 @pytest.mark.parametrize(
     ("line", "hop"),
     [

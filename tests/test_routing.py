@@ -26,6 +26,7 @@ SETTINGS = Settings(
 )
 
 
+# row: vectors-routing, known-delivered-to-case
 @pytest.mark.parametrize(
     ("address", "route"),
     [
@@ -52,12 +53,14 @@ def test_an_address_goes_where_qmail_sends_it(address: bytes, route: Route) -> N
     assert Routing(SETTINGS).route(address) == route
 
 
+# row: vectors-routing
 def test_the_empty_key_catches_every_other_host() -> None:
     routing = Routing(Settings(me=b"mx", virtualdomains={b"": b"all", b"away.example": b""}))
     assert routing.route(b"a@b.example") == Local(b"all-a", b"b.example", b"a")
     assert routing.route(b"a@away.example") == Relay(b"a@away.example", b"away.example")
 
 
+# row: vectors-routing
 def test_an_address_without_a_host_gets_envnoathost() -> None:
     routing = Routing(Settings(me=b"mx", envnoathost=b"users.example", locals=frozenset({b"users.example"})))
     assert routing.route(b"joe") == Local(b"joe", b"users.example", b"joe")

@@ -19,6 +19,10 @@ def test_every_mark_names_a_row_that_there_is() -> None:
     assert [f"{mark.place}: {mark.row}" for mark in marks() if mark.row not in known] == []
 
 
+def test_every_bug_and_limit_of_qmails_list_is_in_some_row() -> None:
+    assert {row.number for row in rows().values()} - {0} == set(range(1, 56))
+
+
 def test_what_is_left_for_later_is_a_row_that_there_is() -> None:
     assert later() <= rows().keys()
 

@@ -110,6 +110,7 @@ CASES = {
 }  # fmt: skip
 
 
+# row: vectors-inject
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_letter_is(case: Case) -> None:
     made = composed(case.fields, case.wishes, case.person)

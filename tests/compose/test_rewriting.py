@@ -15,6 +15,7 @@ def rewritten(field: bytes) -> bytes:
     return write(rewriting.field(parse(field), HOSTS.rewrite))
 
 
+# row: vectors-inject
 @pytest.mark.parametrize(
     ("address", "completed"),
     [

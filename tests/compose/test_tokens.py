@@ -48,6 +48,7 @@ def test_a_field_is_written_with_one_space_where_one_is_needed(field: bytes, wri
     assert write(parse(written)) == written
 
 
+# row: vectors-inject
 def test_a_line_is_folded_behind_a_comma_before_it_gets_too_long() -> None:
     addresses = b", ".join(b"recipient%d@example.org" % number for number in range(5))
     assert write(parse(b"To: " + addresses + b"\n")) == (

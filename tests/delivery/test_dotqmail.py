@@ -40,6 +40,7 @@ def trouble(home: Path, dash: bytes = b"", extension: bytes = b"") -> tuple[str,
 # which file
 
 
+# row: vectors-local
 def test_the_longest_part_of_an_extension_that_has_a_file_decides(home: Path) -> None:
     names = [".qmail-default", ".qmail-a-default", ".qmail-a-b-default", ".qmail-a-b-c"]
     for name in names:
@@ -112,6 +113,7 @@ def test_a_name_too_long_for_any_file_is_not_there(home: Path) -> None:
 # what stops it
 
 
+# row: vectors-local
 def test_a_home_that_others_may_write_to_is_not_trusted(home: Path) -> None:
     home.chmod(0o757)
     assert trouble(home) == ("Uh-oh: home directory is writable. (#4.7.0)", Status(4, 7, 0))
@@ -123,6 +125,7 @@ def test_a_home_that_the_group_may_write_to_is_trusted_as_in_qmail(home: Path) -
     assert find(home) == DotQmail(b".qmail", INBOX)
 
 
+# row: vectors-local
 def test_a_sticky_home_means_wait(home: Path) -> None:
     home.chmod(0o1755)
     said = "Home directory is sticky: user is editing his .qmail file. (#4.2.1)"
@@ -134,6 +137,7 @@ def test_a_missing_home_is_temporary(home: Path) -> None:
     assert trouble(home) == (f"Unable to switch to {home}: No such file or directory. (#4.3.0)", Status(4, 3, 0))
 
 
+# row: known-dotqmail-mode
 def test_a_file_that_others_may_write_to_is_not_trusted(home: Path) -> None:
     write(home, ".qmail", mode=0o646)
     assert trouble(home) == ("Uh-oh: .qmail file is writable. (#4.7.0)", Status(4, 7, 0))
@@ -212,6 +216,7 @@ bob
     )
 
 
+# row: known-dotqmail-tabs
 def test_spaces_and_tabs_at_the_end_of_a_line_do_not_count() -> None:
     assert dotqmail.parse(b"./Maildir/ \t \n \t\n\n  bob \t") == (Maildir(1, b"./Maildir/"), Forward(4, b"  bob"))
 
@@ -220,6 +225,7 @@ def test_a_last_line_without_line_end_counts() -> None:
     assert dotqmail.parse(b"# x\n./Maildir/") == (Maildir(2, b"./Maildir/"),)
 
 
+# row: vectors-local
 @pytest.mark.parametrize("text", [b"", b"\n", b"\n./Maildir/\n", b" \n./Maildir/\n", b"\t", b"\t\t\n"])
 def test_a_blank_first_line_is_a_mistake(text: bytes) -> None:
     with pytest.raises(DotQmailTrouble, match=r"Uh-oh: first line of \.qmail file is blank\. \(#4\.2\.1\)") as raised:
@@ -243,11 +249,13 @@ def test_forwards_only_means_no_program(text: bytes) -> None:
     assert raised.value.status == Status(4, 7, 0)
 
 
+# row: vectors-local
 def test_forwards_only_counts_from_its_line_on_and_is_spelled_exactly() -> None:
     assert dotqmail.parse(b"./Maildir/\n+list \nbob\n") == (Maildir(1, b"./Maildir/"), Forward(3, b"bob"))
     assert len(dotqmail.parse(b"+lists\n+List\n./Maildir/\n")) == 1
 
 
+# row: vectors-local
 def test_the_x_bit_of_the_owner_says_forwards_only(home: Path) -> None:
     write(home, ".qmail", mode=0o744)
     assert trouble(home)[0] == "Uh-oh: .qmail has file delivery but has x bit set. (#4.7.0)"

@@ -44,6 +44,7 @@ def test_a_plain_user_with_all_that_is_always_there() -> None:
     }
 
 
+# row: vectors-local
 def test_extensions_and_hosts_are_taken_apart() -> None:
     found = variables(b"a-b--C", b"joe-a-b--C@w.x.y.z")
     assert [found[name] for name in (b"EXT", b"EXT2", b"EXT3", b"EXT4")] == [b"a-b--C", b"b--C", b"-C", b"C"]
@@ -51,6 +52,7 @@ def test_extensions_and_hosts_are_taken_apart() -> None:
     assert found[b"LOCAL"] == b"joe-a-b--C"
 
 
+# row: vectors-local
 def test_default_is_there_only_when_a_default_file_speaks() -> None:
     assert b"DEFAULT" not in variables(b"a")
     assert variables(b"a", default=b"")[b"DEFAULT"] == b""

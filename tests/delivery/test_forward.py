@@ -23,11 +23,13 @@ def test_the_sender_stays_unless_the_list_has_an_owner(joe: Joe) -> None:
     assert sender(joe, job(local=b"joe-list")) == b"ann@example.net"
 
 
+# row: vectors-local
 def test_a_list_with_an_owner_sends_as_its_owner(joe: Joe) -> None:
     joe.instruct(".qmail-list-owner", b"ann@example.net\n")
     assert sender(joe, job(local=b"joe-list")) == b"joe-list-owner@example.org"
 
 
+# row: vectors-local
 def test_a_list_with_an_owner_and_a_default_sends_to_each_as_itself(joe: Joe) -> None:
     joe.instruct(".qmail-list-owner", b"ann@example.net\n")
     joe.instruct(".qmail-list-owner-default", b"|bounces\n")

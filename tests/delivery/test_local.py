@@ -134,6 +134,7 @@ def test_an_empty_file_means_the_default_delivery(joe: Joe) -> None:
     assert len(joe.messages("inbox")) == 1
 
 
+# row: vectors-local
 def test_our_own_delivered_to_line_in_the_header_is_a_loop(joe: Joe) -> None:
     for text in (
         b"Delivered-To: joe@example.org\n" + MESSAGE,
@@ -145,6 +146,7 @@ def test_our_own_delivered_to_line_in_the_header_is_a_loop(joe: Joe) -> None:
     assert joe.everything() == []
 
 
+# row: known-loop-line
 def test_only_a_whole_header_line_in_exact_case_is_a_loop(joe: Joe) -> None:
     texts = [
         b"Subject: x\n\nDelivered-To: joe@example.org\n",

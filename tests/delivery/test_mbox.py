@@ -26,6 +26,7 @@ def append(file: Path, *blocks: bytes) -> None:
     mbox.append(bytes(file), file.name, HEAD, blocks, no_wait)
 
 
+# row: vectors-mbox
 def test_a_message_stands_between_its_from_line_and_an_empty_one(tmp_path: Path) -> None:
     append(tmp_path / "Mailbox", b"Subject: x\n\nbody\n")
     append(tmp_path / "Mailbox", b"Subject: y\n\nno line end")
@@ -39,6 +40,7 @@ def test_an_empty_message_is_one_too(tmp_path: Path) -> None:
     assert (tmp_path / "Mailbox").read_bytes() == HEAD + b"\n"
 
 
+# row: vectors-mbox
 @pytest.mark.parametrize(
     ("line", "written"),
     [

@@ -72,6 +72,7 @@ def _named(line: str, box: Path) -> str:
     return f"{verb} {paths[0].partition('/')[0]}{'/*' if '/' in paths[0] else ''}"
 
 
+# row: known-durable
 def test_a_batch_is_written_synced_renamed_and_synced_before_it_is_reported(box: Path) -> None:
     assert calls(box, 3) == ["write tmp/*", "syncfs tmp", "rename new", "fsync new", "report"]
 

@@ -44,10 +44,12 @@ def test_a_command_finds_its_variables_and_no_others(tmp_path: Path, message: in
     assert b"PILLARBOX_TEST_SECRET" not in found
 
 
+# row: vectors-local
 def test_status_99_leaves_out_what_follows(tmp_path: Path, message: int) -> None:
     assert not run(b"exit 99", tmp_path, message)
 
 
+# row: vectors-local
 @pytest.mark.parametrize("status", [100, 64, 65, 70, 76, 77, 78, 112])
 def test_these_statuses_are_permanent(tmp_path: Path, message: int, status: int) -> None:
     with pytest.raises(ProgramTrouble) as told:
@@ -56,6 +58,7 @@ def test_these_statuses_are_permanent(tmp_path: Path, message: int, status: int)
     assert told.value.text == ""
 
 
+# row: vectors-local
 @pytest.mark.parametrize("status", [1, 2, 63, 66, 67, 71, 74, 75, 98, 101, 111, 126, 127, 255])
 def test_all_other_statuses_are_temporary(tmp_path: Path, message: int, status: int) -> None:
     with pytest.raises(ProgramTrouble) as told:

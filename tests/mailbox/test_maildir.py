@@ -386,6 +386,7 @@ def test_a_copy_that_is_asked_for_twice_in_one_batch_meets_itself(box: Path) -> 
     assert files(box / "tmp") == {}
 
 
+# row: known-maildir-race
 def test_nothing_in_new_is_ever_replaced(box: Path) -> None:
     names = [f"{STEM.decode()}{turn}.mx.example.org,S=89,W=94" for turn in ("", "C2", "C3", "C4")]
     for name in names:
@@ -457,6 +458,7 @@ def test_leftovers_of_another_attempt_in_tmp_are_neither_used_nor_touched(box: P
     assert files(box / "tmp") == {STEM.decode(): b"half a mess"}
 
 
+# row: known-maildir-names, known-maildir-race
 def test_two_batches_never_share_a_name_in_tmp(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     healthy = durable.rename_without_replacing
@@ -471,6 +473,7 @@ def test_two_batches_never_share_a_name_in_tmp(box: Path, monkeypatch: pytest.Mo
     assert len(set(seen)) == 2
 
 
+# row: known-maildir-names
 def test_a_host_name_cannot_leave_the_maildir_nor_look_like_flags(box: Path) -> None:
     maildir.deliver([copy(box)], b"../a:2,S b\xff\\")
     (file,) = (box / "new").iterdir()

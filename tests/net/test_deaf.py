@@ -14,6 +14,7 @@ def failing(*times: float) -> Deaf:
     return deaf
 
 
+# row: known-tcpto
 def test_an_address_that_timed_out_twice_is_left_alone_for_a_while() -> None:
     deaf = failing(0.0, APART)
     assert deaf.skips(HOST, APART) and deaf.skips(HOST, APART + PAUSE - 1)

@@ -106,6 +106,7 @@ def test_the_null_mx_takes_no_mail_and_is_not_asked_for_its_address() -> None:
     assert failure.status == Status(5, 1, 10) and "#5.1.10" in failure.text
 
 
+# row: known-ipv6
 @pytest.mark.parametrize(
     ("domain", "address"),
     [
@@ -130,6 +131,7 @@ def test_a_literal_of_our_own_is_not_another_host() -> None:
     assert refused(Zone([], {}), b"[IPv6:::ffff:127.0.0.1]").status == Status(5, 4, 6)
 
 
+# row: smtproutes-relay
 def test_a_relay_is_looked_up_without_mx_and_may_be_ourselves() -> None:
     zone = Zone([Exchanger(1, b"other")], {b"relay": ["127.0.0.1", "::1"]})
     assert asyncio.run(of_relay(zone, b"relay")) == [Host("127.0.0.1", b"relay"), Host("::1", b"relay")]

@@ -51,6 +51,7 @@ def ask(port: int, question: Callable[[Resolver], Awaitable[Found]], lifetime: f
     return asyncio.run(asked())
 
 
+# row: known-dns
 def test_exchangers_come_best_first_also_behind_an_alias(port: int) -> None:
     expected = [Exchanger(10, b"mx.far.example"), Exchanger(20, b"backup.far.example")]
     assert ask(port, lambda dns: dns.exchangers(b"far.example")) == expected
@@ -89,6 +90,7 @@ def test_a_server_that_fails_is_temporary(port: int) -> None:
             ask(port, question, lifetime=2)
 
 
+# row: known-dns
 def test_answers_too_long_for_a_datagram_are_fetched_whole_and_bounded(port: int) -> None:
     assert len(ask(port, lambda dns: dns.exchangers(b"many.example"))) == 30
     assert len(ask(port, lambda dns: dns.addresses(b"wide.example"))) == MOST_ADDRESSES

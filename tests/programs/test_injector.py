@@ -183,6 +183,7 @@ def test_a_server_that_is_lost_and_stays_away_has_a_status_of_its_own(
     queue.join()
 
 
+# row: vectors-queue
 @pytest.mark.parametrize(
     ("status", "code"), [((5, 1, 3), 11), ((5, 3, 4), 31), ((4, 3, 1), 53), ((4, 3, 0), 71), ((4, 3, 2), 71)]
 )

@@ -34,12 +34,14 @@ def test_every_program_of_the_catalogue_is_there(name: str) -> None:
     assert callable(module.main)
 
 
+# row: maildirmake
 def test_a_program_gets_its_arguments_as_they_are(tmp_path: Path, capsys: Captured) -> None:
     """Even those that look like ours."""
     assert status(["run", "maildirmake", "--help", "--home"]) == 100
     assert capsys.readouterr().err == "maildirmake: usage: maildirmake name\n"
 
 
+# row: maildirmake
 def test_maildirmake_makes_what_only_its_owner_can_enter(tmp_path: Path) -> None:
     made = tmp_path / "Maildir"
     assert status(["run", "maildirmake", str(made)]) == 0
@@ -47,6 +49,7 @@ def test_maildirmake_makes_what_only_its_owner_can_enter(tmp_path: Path) -> None
     assert {stat.S_IMODE(file.stat().st_mode) for file in (made, *made.iterdir())} == {0o700}
 
 
+# row: maildirmake
 def test_maildirmake_touches_nothing_that_is_there(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "Maildir").mkdir()
     assert status(["run", "maildirmake", str(tmp_path / "Maildir")]) == 111
@@ -124,6 +127,7 @@ def test_showctl_shows_every_control_file_with_what_is_in_force(qmail: Path, cap
     ]
 
 
+# row: remote-showctl
 def test_showctl_never_shows_a_relays_password(qmail: Path, capsys: Captured) -> None:
     (qmail / "control" / "smtproutes").write_text("example.com:relay.example.net:587 joe sesame open\n:other\n")
     assert status(["run", "qmail-showctl"]) == 0

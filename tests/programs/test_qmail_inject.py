@@ -17,6 +17,7 @@ def home(tmp_path: Path) -> Path:
     return a_home(tmp_path / "home", defaulthost="ref.example.test", defaultdomain="example.test", idhost="id.test")
 
 
+# row: vectors-inject
 def test_n_prints_the_letter_with_its_sender_first(home: Path) -> None:
     said = call(home, "qmail-inject", "-n", say=b"To: bob\nSubject: x\nBcc: c\n\nbody", environ={"USER": "me"})
     assert (said.status, said.errors) == (0, "")
@@ -65,6 +66,7 @@ def test_f_says_the_sender_alone(home: Path) -> None:
     assert b"\nFrom: u@ref.example.test\n" in said.output
 
 
+# row: vectors-inject
 def test_a_file_names_lists_for_mail_followup_to(home: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").write_text("# mine\nList@l.l \n")
     variables = {"QMAILMFTFILE": str(tmp_path / "lists")}
@@ -74,6 +76,7 @@ def test_a_file_names_lists_for_mail_followup_to(home: Path, tmp_path: Path) -> 
     assert none.status == 0 and b"Followup" not in none.output
 
 
+# row: vectors-inject
 @pytest.mark.parametrize(
     ("words", "message", "status", "errors"),
     [
@@ -89,6 +92,7 @@ def test_what_cannot_be_is_said_in_qmails_words(
     assert call(home, "qmail-inject", *words, say=message) == (status, b"", errors)
 
 
+# row: known-inject-a
 def test_recipients_in_arguments_make_an_unreadable_header_harmless(home: Path) -> None:
     said = call(home, "qmail-inject", "-n", "a@b.c", say=b'To: "\n\n')
     assert (said.status, said.errors) == (0, "")

@@ -61,6 +61,7 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
+# row: vectors-local
 def test_what_would_be_done_is_described(user: User) -> None:
     user.instruct(".qmail-x", b"./Mailbox\n./Maildir/\n| cat\n|\n&bob@example.net\nann@example.net\n")
     described = b"mbox ./Mailbox\nmaildir ./Maildir/\nprogram  cat\nprogram \n"
@@ -82,6 +83,7 @@ def test_an_empty_file_means_the_last_argument(user: User) -> None:
     assert user.run("-n", "--")[1] == b"mbox ./Mailbox\ndid 1+0+0\n"
 
 
+# row: vectors-local
 @pytest.mark.parametrize(("said", "status"), [("exit 100", 100), ("exit 77", 100), ("exit 111", 111), ("exit 1", 111)])
 def test_the_exit_status_follows_the_programs(user: User, said: str, status: int) -> None:
     user.instruct(".qmail-x", f"|echo words; {said}\n".encode())

@@ -12,6 +12,7 @@ from pillarbox.programs import qmail_queue
 from pillarbox.programs.qmail_queue import BadEnvelope, parse
 
 
+# row: vectors-queue
 @pytest.mark.parametrize(
     ("octets", "envelope"),
     [
@@ -28,6 +29,7 @@ def test_an_envelope_is_read(octets: bytes, envelope: Envelope) -> None:
     assert parse(octets) == envelope
 
 
+# row: vectors-queue
 @pytest.mark.parametrize(
     ("octets", "status"),
     [

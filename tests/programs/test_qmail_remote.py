@@ -14,6 +14,7 @@ from tests.roles.hosts import good, hosts, says
 __all__ = ["home"]
 
 
+# row: remote-transcripts
 def test_a_message_that_was_taken(home: Path) -> None:
     said: list[bytes] = []
     report = b"r\0K127.0.0.2 accepted message.\nRemote host said: 250 queued\n\0"
@@ -21,11 +22,13 @@ def test_a_message_that_was_taken(home: Path) -> None:
     assert said[:2] == [b"EHLO helo.example.org\r\n", WIRE]
 
 
+# row: remote-transcripts
 def test_nobody_was_taken(home: Path) -> None:
     report = b"h127.0.0.2 does not like recipient.\nRemote host said: 550 no\n\0DGiving up on 127.0.0.2.\n\0"
     assert bring(home, good([], {b"joe": b"550 no\r\n"})) == report
 
 
+# row: remote-chunks
 def test_each_recipient_has_his_chunk_in_order(home: Path) -> None:
     refused = {b"gone": b"550-no\r\n550 never\r\n", b"full": b"452 full\r\n"}
     report = bring(home, good([], refused), recipients=("gone@far.example", "joe@far.example", "full@far.example"))
@@ -54,11 +57,13 @@ def test_the_message_may_come_through_a_pipe(home: Path) -> None:
     assert asyncio.run(brought()).startswith(b"r\0K") and said[1] == WIRE
 
 
+# row: remote-arguments
 @pytest.mark.parametrize("arguments", [(), ("far.example",), ("far.example", "me@example.org")])
 def test_too_few_arguments(home: Path, arguments: tuple[str, ...]) -> None:
     assert asyncio.run(run(home, *arguments)) == b"DI (qmail-remote) was invoked improperly. (#5.3.5)\n\0"
 
 
+# row: remote-partial-line
 def test_a_message_whose_last_line_has_no_end(home: Path) -> None:
     report = asyncio.run(run(home, "far.example", "", "joe@far.example", message=b"Subject: x\n\nhalf"))
     assert report == b"DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n\0"

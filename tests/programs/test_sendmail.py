@@ -49,6 +49,7 @@ def test_what_it_cannot_do_is_refused(words: list[str], tmp_path: Path) -> None:
     assert said.errors == "sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]\n"
 
 
+# row: known-sendmail-f
 def test_f_names_the_author_too_whoever_calls() -> None:
     caller = {b"USER": b"www", b"MAILHOST": b"m", b"NAME": b"Web", b"OTHER": b"x"}
     assert environment(asked("-fjoe@example.org"), caller) == {

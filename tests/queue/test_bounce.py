@@ -22,6 +22,7 @@ def made(sender: bytes, settings: Settings = SETTINGS) -> Bounce:
     return answer
 
 
+# row: known-bounce-form
 def test_a_bounce_is_qmail_send_s_octet_for_octet() -> None:
     answer = made(b"joe@example.net")
     assert answer.envelope == Envelope(b"", (b"joe@example.net",))
@@ -54,6 +55,7 @@ def test_a_bounce_is_qmail_send_s_octet_for_octet() -> None:
     )
 
 
+# row: vectors-bounces
 def test_a_double_bounce_is_qmail_send_s_octet_for_octet() -> None:
     answer = made(b"")
     assert answer.envelope == Envelope(b"#@[]", (b"postmaster@mx.example.org",))
@@ -76,6 +78,7 @@ def test_a_double_bounce_is_qmail_send_s_octet_for_octet() -> None:
     )
 
 
+# row: vectors-bounces
 def test_a_double_bounce_that_fails_is_answered_by_nothing() -> None:
     assert bounce(b"#@[]", SETTINGS) is Discarded.TRIPLE
     assert bounce(made(b"").envelope.sender, SETTINGS) is Discarded.TRIPLE
@@ -115,6 +118,7 @@ def test_addresses_are_quoted_in_fields_and_raw_in_the_envelope() -> None:
     assert answer.closing().endswith(b'Return-Path: <"a b"@example.net>\n')
 
 
+# row: vectors-bounces
 @pytest.mark.parametrize(
     ("report", "shown"),
     [

@@ -136,6 +136,7 @@ def test_nobody_can_write_to_a_body_that_was_accepted(engine: Engine) -> None:
     os.close(descriptor)
 
 
+# row: known-queue-ids
 def test_ids_come_in_the_drafts_order_and_never_again(engine: Engine, reopen: Opener) -> None:
     first = accept(engine, *[draft(number) for number in range(5)])
     assert [whole(engine, message) for message in first] == [content(number) for number in range(5)]
@@ -148,6 +149,7 @@ def test_ids_come_in_the_drafts_order_and_never_again(engine: Engine, reopen: Op
     assert sorted(set(everything)) == everything
 
 
+# row: known-queue-ids
 def test_a_queue_made_anew_gives_other_names(engine: Engine, reopen: Opener, tmp_path: Path) -> None:
     names = {(accept(engine, draft(1))[0], engine.incarnation)}
     engine.close()
@@ -177,6 +179,7 @@ def test_everything_is_there_after_opening_anew(engine: Engine, reopen: Opener) 
     assert (whole(engine, one), whole(engine, two)) == (content(1), content(2))
 
 
+# row: vectors-queue
 def test_a_message_without_recipients_is_accepted_and_over_at_once(engine: Engine) -> None:
     empty = Draft(key(1), Envelope(b"", ()), BIRTH, 0, 1, 1, b"x")
     receipt = engine.commit([empty, draft(2)], ())

@@ -126,6 +126,7 @@ def assert_kept(engine: Engine, told: list[list[str]], files: set[str]) -> None:
         assert entry is not None and len(entry[1]) == 2
 
 
+# row: vectors-queue-kills
 def test_killed_between_any_two_system_calls_nothing_is_lost_or_half_there(opener: Opener, directory: Path) -> None:
     progress: set[int] = set()
     for calls in count(1):
@@ -284,6 +285,7 @@ def pages(engine: Engine) -> Iterator[list[Entry]]:
 # When the power fails: what is not synced may be lost.
 
 
+# row: known-durable
 @pytest.mark.skipif(not READS_CALLS, reason="knows the system calls of x86-64 only")
 def test_a_commit_is_synced_before_it_is_told(tmp_path: Path) -> None:
     told = Told()
@@ -307,6 +309,7 @@ def test_a_commit_is_synced_before_it_is_told(tmp_path: Path) -> None:
     told.close()
 
 
+# row: known-durable
 @pytest.mark.skipif(not READS_CALLS, reason="knows the system calls of x86-64 only")
 def test_a_spool_file_and_its_name_are_synced_before_the_commit(tmp_path: Path) -> None:
     def commit() -> None:

@@ -69,6 +69,7 @@ def ages(channel: Channel, lifetime: int) -> list[int]:
         now = due(schedule, now)
 
 
+# row: vectors-schedule
 def test_a_week_of_local_attempts_comes_at_qmails_times() -> None:
     tried = ages(Channel.LOCAL, 604_800)
     assert tried[:7] == [0, 100, 400, 900, 1600, 2500, 3600]
@@ -76,6 +77,7 @@ def test_a_week_of_local_attempts_comes_at_qmails_times() -> None:
     assert tried[-2] <= 604_800 < tried[-1]
 
 
+# row: vectors-schedule
 def test_a_week_of_remote_attempts_comes_at_qmails_times() -> None:
     tried = ages(Channel.REMOTE, 604_800)
     assert tried[:7] == [0, 400, 1600, 3600, 6400, 10000, 14400]
@@ -87,6 +89,7 @@ def test_the_words_for_giving_up_are_qmails() -> None:
     assert TOO_LONG == b"I'm not going to try again; this message has been in the queue too long.\n"
 
 
+# row: vectors-schedule
 @pytest.mark.parametrize(("lifetime", "tried"), [(0, [0, 100]), (99, [0, 100]), (100, [0, 100, 400])])
 def test_the_last_attempt_is_the_first_that_begins_after_the_lifetime(lifetime: int, tried: list[int]) -> None:
     assert ages(Channel.LOCAL, lifetime) == tried
@@ -108,6 +111,7 @@ def test_the_time_counts_from_when_the_attempt_began() -> None:
 # Deliveries of several recipients.
 
 
+# row: known-grouping
 def test_recipients_of_a_message_at_one_destination_start_together_and_take_one_place() -> None:
     schedule = fresh(remote=Limits(2, 2, 3))
     schedule.committed(1, BIRTH, [FAR, FAR, NEAR, FAR, FAR])
@@ -119,6 +123,7 @@ def test_recipients_of_a_message_at_one_destination_start_together_and_take_one_
     assert schedule.start(BIRTH) == [Start(1, FAR, (4,), False)]
 
 
+# row: known-grouping
 def test_recipients_of_a_sender_that_varies_each_take_a_place_of_their_own() -> None:
     schedule = fresh(remote=Limits(9, 2, 100))
     schedule.committed(1, BIRTH, [FAR] * 3, alone=True)
@@ -220,6 +225,7 @@ def test_the_second_attempt_looks_whether_the_first_succeeded() -> None:
     assert [start.again for start in schedule.start(BIRTH + 100)] == [True]
 
 
+# row: known-program-missing
 def test_a_lost_attempt_is_soon_tried_again_and_then_like_any_failure() -> None:
     schedule = fresh()
     schedule.committed(1, BIRTH, [JOE])
@@ -253,6 +259,14 @@ def test_no_more_run_than_the_channel_and_the_destination_may() -> None:
         schedule.outcome(start.message, start.numbers[0], DONE, BIRTH)
     assert schedule.next_due(BIRTH) is None or schedule.marks()
     assert [start.destination for start in schedule.start(BIRTH)] == [starts[0].destination]
+
+
+# row: known-concurrency
+def test_more_than_qmails_255_may_run() -> None:
+    schedule = fresh(remote=Limits(300, 300))
+    for message in range(1, 401):
+        schedule.committed(message, BIRTH, [FAR])
+    assert len(schedule.start(BIRTH)) == 300
 
 
 def test_raised_limits_hold_at_once() -> None:

@@ -120,6 +120,7 @@ def test_a_link_in_the_spool_is_not_followed(tmp_path: Path) -> None:
         spool.open_file(tmp_path, "f")
 
 
+# row: known-leftovers
 def test_a_sweep_takes_what_nobody_names_and_nothing_else(tmp_path: Path) -> None:
     kept, left = SpoolFile(tmp_path), SpoolFile(tmp_path)
     (tmp_path / "README").touch()

@@ -199,6 +199,7 @@ def test_an_address_with_a_control_character_is_refused_for_good(played: Played,
     assert played.intake.take() == []
 
 
+# row: vectors-queue
 @pytest.mark.parametrize(("length", "taken"), [(1002, True), (1003, False)])
 def test_addresses_are_as_long_as_qmail_queue_takes_them(played: Played, length: int, taken: bool) -> None:
     program = played.program()

@@ -71,6 +71,7 @@ def test_a_body_over_the_limit_goes_to_a_file_as_it_comes(
     assert (tmp_path / "queue" / "spool" / str(waiting.draft.spool)).read_bytes() == b"x" * 180
 
 
+# row: known-leftovers
 def test_what_was_not_committed_leaves_no_file(engine: SqliteEngine, links: tuple[Link, Link], tmp_path: Path) -> None:
     intake = Intake(engine.spool, 10)
     for tag, end in ((1, Verb.ABORT), (2, None), (3, Verb.COMMIT)):

@@ -107,6 +107,7 @@ def test_a_message_that_cannot_be_read_to_its_end_is_never_ended(tmp_path: Path)
 # which host
 
 
+# row: remote-next-mx
 @pytest.mark.parametrize(
     "first",
     [

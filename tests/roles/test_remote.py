@@ -216,6 +216,7 @@ def test_a_frame_that_is_no_errand_cuts_the_link(pairs: tuple[bytes, ...]) -> No
     drive(good([]), test)
 
 
+# row: known-program-missing
 def test_a_bug_of_ours_defers_the_mail_and_is_one_line_in_the_log(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

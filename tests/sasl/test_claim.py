@@ -16,6 +16,7 @@ def steps(mechanism: bytes, credentials: Password, *challenges: bytes) -> list[S
     return [next(dialogue), *(dialogue.send(challenge) for challenge in challenges)]
 
 
+# row: remote-auth-login
 def test_login_says_what_the_reference_captured() -> None:
     said = steps(b"LOGIN", Password(b"foo", b"bar"), b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6")
     assert [step.line for step in said] == [b"AUTH LOGIN", b"Zm9v", b"YmFy"]

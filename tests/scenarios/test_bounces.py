@@ -151,6 +151,7 @@ def test_mail_that_waited_too_long_bounces_with_its_last_reason() -> None:
         await_empty(server)
 
 
+# row: known-bounce-form
 def test_a_large_message_comes_back_whole_or_as_much_of_it_as_bouncesize_says() -> None:
     body = b"".join(b"%070d\r\n" % line for line in range(14_000))  # a megabyte: in a spool file
     with a_server({}) as server:
@@ -207,6 +208,7 @@ def test_removed_mail_is_forgotten_without_a_bounce(post: Server) -> None:
     assert len(numbers(post, r"^bounce msg")) == before and not post.holding(word)
 
 
+# row: known-bounce-late
 def test_removing_the_last_recipient_that_waits_sends_the_bounce_for_the_others(post: Server) -> None:
     file = post.mailbox("ann") / ".qmail-slow"
     post.put(file, b"./Missing/\n")

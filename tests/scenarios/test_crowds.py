@@ -9,6 +9,7 @@ from tests.scenarios.wire import LOCALHOST, deliver, login, token
 from tests.server import SECRET, Server
 
 CROWD = 250
+FLOOD = 2000
 
 
 def test_idle_and_slow_clients_do_not_stop_the_others(house: Server) -> None:
@@ -47,3 +48,22 @@ def test_clients_that_do_not_read_do_not_stop_the_others(house: Server) -> None:
     finally:
         for client in deaf:
             client.close()
+
+
+# row: known-starvation
+def test_mail_that_pours_in_does_not_keep_deliveries_from_starting(house: Server) -> None:
+    word = token()
+    with socket.create_connection((LOCALHOST, house.ports["smtp"]), 10) as pouring, pouring.makefile("rb") as said:
+        assert said.readline().startswith(b"220 ")
+        pouring.sendall(b"HELO c\r\n")
+        assert said.readline().startswith(b"250")
+        for _ in range(FLOOD):
+            pouring.sendall(b"MAIL FROM:<>\r\nRCPT TO:<joe@example.org>\r\nDATA\r\n")
+            assert [said.readline()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
+            pouring.sendall(b"Subject: %s\r\n\r\n.\r\n" % word)
+            assert said.readline().startswith(b"250")
+            if house.holding(word):
+                break
+        else:
+            raise AssertionError("all of it was taken before any was delivered")
+    house.empty()

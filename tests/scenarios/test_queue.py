@@ -60,6 +60,7 @@ def test_a_deferred_message_is_listed_and_shown_with_its_reason(waiting: tuple[S
     assert server.delivered() == []
 
 
+# row: known-queue-tool
 def test_retry_tries_at_once(waiting: tuple[Server, str, bytes]) -> None:
     server, number, word = waiting
     tries = len(server.await_log("deferral"))
@@ -72,6 +73,7 @@ def test_retry_tries_at_once(waiting: tuple[Server, str, bytes]) -> None:
     server.empty()
 
 
+# row: known-queue-tool
 def test_remove_forgets_a_message(waiting: tuple[Server, str, bytes]) -> None:
     server, number, word = waiting
     server.pillarbox("queue", "remove", number)
@@ -144,6 +146,7 @@ def test_every_line_of_a_json_log_is_one_fact() -> None:
     assert "databytes" in facts[0]["why"]
 
 
+# row: known-log-lines
 def test_the_text_log_has_qmail_send_s_lines(jammed: Server) -> None:
     jammed.news()
     word = token()

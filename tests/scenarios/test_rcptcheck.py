@@ -16,6 +16,7 @@ def answers(server: Server, *recipients: bytes) -> list[bytes]:
         return [wire.tell(b"RCPT TO:<%s>" % recipient)[:9] for recipient in recipients]
 
 
+# row: known-backscatter
 def test_off_takes_everything_in_our_domains() -> None:
     with a_home({"listen": listen("smtp"), "rcptcheck": "off\n"}) as server:
         server.start()

@@ -28,6 +28,7 @@ def as_joe(server: Server, service: str = "submissions") -> Wire:
     return wire
 
 
+# row: known-backscatter
 def test_an_unknown_recipient_is_refused_at_rcpt(house: Server) -> None:
     with smtp(house) as wire:
         wire.tell(b"MAIL FROM:<ann@example.net>")

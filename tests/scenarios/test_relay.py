@@ -136,6 +136,7 @@ def test_other_mail_servers_take_our_mail_over_tls(start: Starter) -> None:
             until(lambda: not queued(near), "an empty queue")
 
 
+# row: remote-cleartext-serve
 @pytest.mark.parametrize("trusted", [False, True], ids=["not trusted", "in cleartextroutes"])
 def test_a_relay_with_an_unknown_certificate_gets_the_password_only_when_it_may(trusted: bool) -> None:
     with place() as home, hosts.exim(home) as host:
@@ -154,6 +155,7 @@ def test_a_relay_with_an_unknown_certificate_gets_the_password_only_when_it_may(
             assert "s3cret" not in near.log()
 
 
+# row: known-ipv6
 def test_a_host_is_reached_over_ipv6() -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):

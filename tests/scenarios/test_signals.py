@@ -121,6 +121,7 @@ def size_offered(server: Server) -> bytes:
     return next(line[4:] for line in lines if line[4:].startswith(b"SIZE"))
 
 
+# row: known-hup
 def test_sighup_takes_new_settings_for_new_connections(told: Server) -> None:
     told.control("databytes", "5000\n")
     told.control("badmailfrom", "@spam.example\n")

@@ -160,6 +160,7 @@ def test_a_client_that_is_lost_elsewhere_leaves_nothing_to_do() -> None:
 # trace fields
 
 
+# row: known-protocol-word
 @pytest.mark.parametrize(
     ("hello", "parameters", "word"),
     [
@@ -174,6 +175,7 @@ def test_received_says_which_protocol(hello: bytes, parameters: bytes, word: byt
     assert b" with %s;\n" % word in connection.world.queued[0][1]
 
 
+# row: known-protocol-word
 def test_received_says_tls_and_login() -> None:
     connection = greeted()
     connection.say(b"STARTTLS")
@@ -204,6 +206,7 @@ def test_a_sender_in_badmailfrom_is_refused() -> None:
     assert codes(connection.say(MAIL[1])) == [503]
 
 
+# row: known-size
 def test_a_message_that_says_it_is_too_big_is_refused_at_once() -> None:
     connection = greeted(facts(policy=settings(databytes=100)))
     assert (
@@ -254,6 +257,7 @@ def test_rcpthosts_that_cannot_be_read_put_a_recipient_off() -> None:
     assert connection.say(*MAIL).endswith(b"451 4.3.0 unable to read control/morercpthosts.cdb\r\n")
 
 
+# row: known-limits
 def test_recipients_have_a_limit_and_those_before_it_get_the_message() -> None:
     connection = greeted(facts(policy=settings(maxrecipients=2)))
     heard = connection.say(MAIL[0], *[b"RCPT TO:<joe@example.org>"] * 3, b"DATA", b".")
@@ -430,6 +434,7 @@ def test_cram_md5_is_there_where_it_is_offered_with_a_challenge_never_given_befo
     assert codes(other.say(b"*")) == [501]
 
 
+# row: known-limits
 def test_a_failed_login_waits_and_the_third_closes() -> None:
     connection = greeted(facts("submissions"))
     assert connection.say(WRONG_LOGIN, WRONG_LOGIN).count(b"535 5.7.8 authorization failed\r\n") == 2

@@ -173,6 +173,7 @@ def test_with_pipelining_envelope_and_data_are_one_group() -> None:
     assert verdicts(ended(machine)) == [DONE, NEVER]
 
 
+# row: remote-ehlo
 def test_without_ehlo_helo_will_do() -> None:
     machine = sender(order(ONE))
     said = script(machine, b"220 x\r\n", b"502 what\r\n", b"250 x\n", b"250\r\n", b"550-no\r\n550 way\r\n")

@@ -382,6 +382,7 @@ def test_an_auth_response_may_be_as_long_and_a_longer_one_ends_the_exchange() ->
     assert client.last(b"NOOP") == b"250 2.0.0 ok"
 
 
+# row: known-limits
 def test_ten_bad_commands_in_a_row_are_enough() -> None:
     client = Client()
     assert client.say(*[b"XYZZY"] * 9).count(b"502") == 9

@@ -24,6 +24,7 @@ def compiled(directory: Path, text: bytes) -> list[tuple[bytes, bytes]]:
         table.close()
 
 
+# row: vectors-assign
 def test_the_compiled_table_has_qmails_keys_and_values(tmp_path: Path) -> None:
     text = b"=Virt:u:5:6:/h:::\n+virt-:u:5:6:/h:-:pre-:\n+:alias:7:8:/a:-::\n+list.:u:5:6:/h:-::\n.\n"
     assert compiled(tmp_path, text) == [
@@ -104,6 +105,7 @@ def looked_up(table: bytes, key: bytes) -> bytes | None:
     return None
 
 
+# row: vectors-cdb
 def test_a_reader_that_knows_cdb_alone_finds_every_record(tmp_path: Path) -> None:
     people = [Assignment(b"=joe%d" % n, b"u", b"%d" % n, b"2", b"/h/%d" % n) for n in range(300)]
     assign.write(tmp_path, [*people, Assignment(b"=joe7", b"second", b"9", b"9", b"/never")])

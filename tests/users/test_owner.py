@@ -44,6 +44,7 @@ def newu(home: Path, text: bytes = ASSIGN) -> None:
     assign.compile_cdb(home / "users")
 
 
+# row: vectors-assign
 @pytest.mark.parametrize(
     ("local", "expected"),
     [
@@ -100,6 +101,7 @@ def test_a_damaged_table_is_trouble_and_not_absence(home: Path, damage: bytes) -
         assert not caught.value.refusal.permanent
 
 
+# row: vectors-getpw, known-delivered-to-case
 def test_the_longest_user_with_a_home_of_his_own_wins(home: Path, people: dict[bytes, SystemUser]) -> None:
     uid = os.geteuid() or 4711
     nest = home / "nest"
@@ -120,12 +122,14 @@ def test_a_home_of_somebody_else_makes_no_owner(home: Path, people: dict[bytes, 
     assert Owners(home).for_delivery(b"joe").user == b"alias"
 
 
+# row: vectors-getpw
 def test_root_gets_no_mail(home: Path, people: dict[bytes, SystemUser]) -> None:
     people[b"root"] = entry("root", 0, "/")
     assert Owners(home).for_delivery(b"root").user == b"alias"
     assert Owners(home).for_login(b"root") is None
 
 
+# row: vectors-getpw
 def test_what_nobody_owns_goes_to_the_alias_user_or_our_own_alias_directory(
     home: Path, people: dict[bytes, SystemUser]
 ) -> None:
