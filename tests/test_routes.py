@@ -62,12 +62,14 @@ def test_a_line_names_relay_port_and_login(tmp_path: Path, line: bytes, hop: Hop
     assert routes(tmp_path, b"example.org:" + line + b"\n").find(b"example.org") == hop
 
 
+# row: remote-auth-page
 def test_the_examples_of_the_patches_page_with_the_relay_that_they_lost(tmp_path: Path) -> None:
     found = routes(tmp_path, b"example.com:relay.example:2500 foo bar\n:relay.example foo bar\n")
     assert found.find(b"example.com") == Hop(b"relay.example", 2500, b"foo", b"bar")
     assert found.find(b"example.net") == Hop(b"relay.example", 25, b"foo", b"bar")
 
 
+# row: remote-auth-no-relay
 @pytest.mark.parametrize("domain", [b"example.com", b"example.net"])
 def test_the_examples_of_the_patches_page_as_they_stand_there_are_temporary_trouble(
     tmp_path: Path, domain: bytes
@@ -99,6 +101,7 @@ def test_a_line_says_itself_whether_its_relay_is_this_machine(tmp_path: Path, re
     assert hop is not None and hop.at_home is home
 
 
+# row: remote-showctl
 @pytest.mark.parametrize(
     ("route", "shown"),
     [

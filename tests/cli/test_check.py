@@ -290,6 +290,7 @@ def test_routes_with_passwords_are_the_queues_alone(good: Path) -> None:
     assert problems(good) == []
 
 
+# row: remote-readable
 def test_routes_whose_password_waits_for_a_certificate_are_noted(good: Path) -> None:
     control = good / "control"
     lines = "a.example:Relay.example joe secret\nb.example:192.0.2.1:2500 joe secret\nc.example:127.0.0.1 joe secret\n"

@@ -34,6 +34,7 @@ def offers(*lines: bytes) -> bytes:
     return b"".join(b"250-" + line + b"\r\n" for line in first) + b"250 " + last + b"\r\n"
 
 
+# row: remote-auth-login, remote-auth-page
 def test_the_login_of_the_patches_page_goes_out_ahead_of_the_sender(home: Path) -> None:
     said: list[bytes] = []
     host = dictated(said, GREETING, offers(b"AUTH LOGIN CRAM-MD5 PLAIN", b"8BITMIME"), USERNAME, PASSWORD, WELCOME,
@@ -42,6 +43,7 @@ def test_the_login_of_the_patches_page_goes_out_ahead_of_the_sender(home: Path) 
     assert said == [EHLO, b"AUTH LOGIN\r\n", b"Zm9v\r\n", b"YmFy\r\n", *MAIL_8BIT]
 
 
+# row: remote-ehlo
 def test_a_host_that_knows_no_ehlo_is_told_helo_and_the_login(home: Path) -> None:
     said: list[bytes] = []
     host = dictated(said, GREETING, b"502 unimplemented (#5.5.1)\r\n", b"250 host.example\r\n", USERNAME, PASSWORD,
@@ -64,12 +66,14 @@ def test_the_list_may_be_in_the_old_spelling(home: Path) -> None:
     assert said[1:4] == [b"AUTH LOGIN\r\n", b"Zm9v\r\n", b"YmFy\r\n"]
 
 
+# row: remote-auth-others
 def test_plain_where_that_is_all_a_host_offers(home: Path) -> None:
     said: list[bytes] = []
     assert bring(home, dictated(said, GREETING, offers(b"AUTH PLAIN"), WELCOME, *ENVELOPE), login="foo bar") == TAKEN
     assert said == [EHLO, b"AUTH PLAIN AGZvbwBiYXI=\r\n", *MAIL]
 
 
+# row: remote-auth-others
 def test_cram_md5_where_that_is_all_a_host_offers(home: Path) -> None:
     """The example of RFC 2195."""
     said: list[bytes] = []
@@ -79,6 +83,7 @@ def test_cram_md5_where_that_is_all_a_host_offers(home: Path) -> None:
     assert said[1:3] == [b"AUTH CRAM-MD5\r\n", b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n"]
 
 
+# row: remote-auth-password
 def test_a_password_may_hold_colons_and_blanks(home: Path) -> None:
     said: list[bytes] = []
     host = dictated(said, GREETING, offers(b"AUTH PLAIN"), WELCOME, *ENVELOPE)
@@ -86,6 +91,7 @@ def test_a_password_may_hold_colons_and_blanks(home: Path) -> None:
     assert said[1] == b"AUTH PLAIN AGZvbwBiOmEgIHI6MjU=\r\n"
 
 
+# row: remote-auth-one-word
 def test_one_word_behind_the_relay_is_no_login(home: Path) -> None:
     said: list[bytes] = []
     bring(home, dictated(said, GREETING, offers(b"AUTH LOGIN"), *ENVELOPE), login="foo")
@@ -95,6 +101,7 @@ def test_one_word_behind_the_relay_is_no_login(home: Path) -> None:
 # refusals
 
 
+# row: remote-auth-refused
 @pytest.mark.parametrize(
     ("replies", "step", "said_last"),
     [
@@ -140,6 +147,7 @@ def test_a_host_that_offers_no_way_that_is_known_here_is_temporary(home: Path) -
 # TLS
 
 
+# row: remote-starttls
 def test_the_login_goes_over_tls_where_the_host_offers_it_whoever_signed_for_it(home: Path, tmp_path: Path) -> None:
     said: list[bytes] = []
     key = new_key()
@@ -175,6 +183,7 @@ def test_a_relay_by_name_gets_the_password_in_clear_as_it_did_from_the_patched_p
 # slips in the file
 
 
+# row: remote-auth-no-relay
 @pytest.mark.parametrize(("domain", "line"), [("example.com", "example.com:"), ("example.net", ":")])
 def test_the_examples_of_the_patches_page_without_a_relay_are_temporary_and_name_file_and_line(
     home: Path, domain: str, line: str

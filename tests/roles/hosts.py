@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from pillarbox.net.names import Exchanger, NoSuchName
@@ -33,7 +33,7 @@ class Talk:
     async def content(self) -> bytes:
         """Up to the final dot."""
         text = b""
-        while not text.endswith(b"\r\n.\r\n"):
+        while not (b"\r\n" + text).endswith(b"\r\n.\r\n"):
             line = await self.hear()
             if not line:
                 return text + b"<cut off>"
@@ -160,6 +160,19 @@ async def hosts(*scripts: Script | None) -> AsyncIterator[tuple[int, Names]]:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+
+
+@contextmanager
+def unanswering() -> Iterator[int]:
+    """A port of 127.0.0.2 whose queue of connections is full: the kernel answers no more."""
+    with socket.socket() as full, ExitStack() as fillers:
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        yield int(full.getsockname()[1])
 
 
 def free_port(addresses: list[str]) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +21,20 @@ from pillarbox.roles.relay import NO_CONNECTION, Errand, Result, Road
 from pillarbox.routes import Hop
 from pillarbox.smtp.sender import Phase
 from pillarbox.status import Status
-from tests.roles.hosts import OFFER, OFFER_TLS, RELAY, Names, Script, Talk, dictated, envelope, good, hosts, says
+from tests.roles.hosts import (
+    OFFER,
+    OFFER_TLS,
+    RELAY,
+    Names,
+    Script,
+    Talk,
+    dictated,
+    envelope,
+    good,
+    hosts,
+    says,
+    unanswering,
+)
 
 BODY = b"Subject: hello\n\n.dot\nend\n"
 OFFER_AUTH = b"250-host.example\r\n250 AUTH PLAIN\r\n"
@@ -281,11 +292,13 @@ def test_a_relay_of_cleartextroutes_gets_the_password_whoever_it_is(certificate:
     assert said[2].startswith(b"AUTH PLAIN")
 
 
+# row: remote-cleartext-serve
 @pytest.mark.parametrize("relay_", [b"127.0.0.2", b"localhost"])
 def test_a_relay_on_this_machine_gets_the_password_in_clear(relay_: bytes) -> None:
     assert said_to(relay_)[1:4] == [b"AUTH LOGIN\r\n", b"am9l\r\n", b"c2VjcmV0\r\n"]
 
 
+# row: remote-cleartext-serve
 def test_a_name_that_leads_to_this_machine_is_not_this_machine() -> None:
     assert said_to(b"relay.example")[1:] == [b"QUIT\r\n"]
 
@@ -384,15 +397,9 @@ def test_an_exchanger_that_let_connections_time_out_is_not_tried_for_a_while_but
             slow.append(time.monotonic() - begun > 0.15)
         return slow
 
-    with socket.socket() as full, ExitStack() as fillers:
-        full.bind(("127.0.0.2", 0))
-        full.listen(0)
-        monkeypatch.setattr(relay, "SMTP_PORT", full.getsockname()[1])
-        for _ in range(3):  # its queue of connections is full then, and the kernel answers no more
-            filler = fillers.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        assert asyncio.run(tried(full.getsockname()[1])) == [True, True, hop]
+    with unanswering() as port:
+        monkeypatch.setattr(relay, "SMTP_PORT", port)
+        assert asyncio.run(tried(port)) == [True, True, hop]
 
 
 def test_one_reply_after_the_other_is_in_time_however_many_they_are() -> None:
