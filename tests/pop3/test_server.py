@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pillarbox.pop3 import reply as r
+from pillarbox.pop3.commands import COMMANDS, State
 from pillarbox.pop3.events import (
     Apop,
     Auth,
@@ -27,8 +28,9 @@ from pillarbox.pop3.events import (
     User,
     Utf8,
 )
-from pillarbox.pop3.reply import Kind, Reply
-from pillarbox.pop3.server import COMMANDS, LONGEST_AUTH_LINE, LONGEST_LINE, Server, State
+from pillarbox.pop3.manners import SERVE
+from pillarbox.pop3.reply import Dialect, Kind, Reply
+from pillarbox.pop3.server import Server
 
 DIGEST = b"c4c9334bac560ecc979e58001b3e22fb"
 
@@ -250,7 +252,7 @@ def test_a_failed_exchange_returns_to_before_the_login() -> None:
 
 
 def test_a_response_may_be_as_long_as_rfc_5034_says() -> None:
-    line = b"A" * (LONGEST_AUTH_LINE - 1)
+    line = b"A" * (SERVE.longest_auth - 1)
     text = b"AUTH PLAIN\r\n" + line + b"\r\n"
     assert events(text, answers=[r.challenge(b"")]) == [Auth(b"PLAIN", None), AuthResponse(line)]
 
@@ -263,7 +265,7 @@ def test_a_response_that_is_too_long_ends_the_exchange_and_is_not_kept() -> None
     for _ in range(100):
         server.receive(b"A" * 1000)
         assert server.next_event() is None
-        assert server.buffered <= LONGEST_AUTH_LINE
+        assert server.buffered <= SERVE.longest_auth
     server.receive(b"\r\n")
     assert server.next_event() == AuthResponse(b"")
 
@@ -289,7 +291,7 @@ def test_an_answer_without_a_question_is_our_own_mistake() -> None:
 @pytest.mark.parametrize("reply", [r.GOODBYE, r.err(b"unable to unlink all deleted messages")])
 def test_quit_ends_the_session_however_it_is_answered(reply: Reply) -> None:
     server = Server(b"", authorized=True)
-    assert converse(server, [b"QUIT\r\nNOOP\r\n"], [reply]) == [Quit(), reply.wire]
+    assert converse(server, [b"QUIT\r\nNOOP\r\n"], [reply]) == [Quit(), reply.encode(Dialect.MODERN)]
     assert server.closing
 
 
@@ -333,7 +335,7 @@ def test_a_refused_stls_changes_nothing() -> None:
     assert events(b"USER joe\r\nSTLS\r\nPASS x\r\n", answers=[r.ok(b""), r.NO_TLS])[-1] == Pass(b"x")
 
 
-@pytest.mark.parametrize(("before", "longest"), [(b"USER ", LONGEST_LINE), (b"auth ", LONGEST_AUTH_LINE)])
+@pytest.mark.parametrize(("before", "longest"), [(b"USER ", SERVE.longest), (b"auth ", SERVE.longest_auth)])
 def test_a_line_may_have_its_full_length_and_not_an_octet_more(before: bytes, longest: int) -> None:
     line = before + b"a" * (longest - len(before) - 1)
     assert len(events(line + b"\r\n")) == 1
@@ -345,7 +347,7 @@ def test_a_line_without_end_is_not_kept() -> None:
     for _ in range(1000):
         server.receive(b"a" * 1000)
         assert server.next_event() is None
-        assert server.buffered <= LONGEST_LINE
+        assert server.buffered <= SERVE.longest
     assert server.data_to_send() == b""
     server.receive(b"\r\nQUIT\r\n")
     assert server.next_event() == Quit()

@@ -146,7 +146,7 @@ def test_capa_names_exactly_what_can_be_used_now(facts: Access, named: set[bytes
     connection = Connection(facts)
     connection.hear()
     first, *lines, dot, empty = connection.lines("CAPA").split(b"\r\n")
-    assert (first, dot, empty) == (b"+OK capability list follows", b".", b"")
+    assert (first, dot, empty) == (b"+OK Capability list follows", b".", b"")
     assert set(lines) == always | named and len(lines) == len(set(lines))
 
 

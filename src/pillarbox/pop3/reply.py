@@ -1,4 +1,5 @@
-"""What a POP3 server can say: RFC 1939 section 3 replies with the response codes of RFC 2449 and RFC 3206.
+"""What a POP3 server can say: RFC 1939 section 3 replies with the response codes of RFC 2449 and RFC 3206, in two
+spellings.
 
 The only place where a Status becomes a POP3 response code. Texts are qmail-popup's and qmail-pop3d's where they have
 one. No reply line is longer than RFC 2449 section 4 allows (512 octets).
@@ -29,13 +30,35 @@ class Kind(Enum):
     MORE = b"+ "
 
 
+class Dialect(Enum):
+    """How replies are spelled: `+OK marked as deleted` and `-ERR [AUTH] authorization failed`, or as qmail-popup and
+    qmail-pop3d do, without words for people behind `+OK ` and without response codes."""
+
+    MODERN = "modern"
+    QMAIL = "qmail"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; `wire` is all of it, ready to send. `closing`: the connection ends after it."""
+    """One reply. `text` is its first line's, None where an effect has sent the reply already; `qmail` is that text
+    where qmail's is another. `code`: RFC 2449 section 8. `body`: whole lines behind the first one. `closing`: the
+    connection ends after it."""
 
     kind: Kind
-    wire: bytes
+    text: bytes | None
+    body: bytes = b""
+    code: bytes = b""
     closing: bool = False
+    qmail: bytes | None = None
+
+    def encode(self, dialect: Dialect) -> bytes:
+        """All of it, ready to send."""
+        if self.text is None:
+            return b""
+        if dialect is Dialect.QMAIL:
+            return self.kind.value + (self.text if self.qmail is None else self.qmail) + b"\r\n" + self.body
+        code = b"[" + self.code + b"] " if self.code else b""
+        return self.kind.value + code + self.text + b"\r\n" + self.body
 
     @classmethod
     def of(cls, refusal: Refusal, *, login: bool = False, closing: bool = False) -> Reply:
@@ -46,26 +69,28 @@ class Reply:
         return err(_printable(refusal.text), code, closing=closing)
 
 
-def ok(text: bytes, lines: Iterable[bytes] | None = None) -> Reply:
-    """A positive reply; with `lines` a multi-line one. No line may begin with a dot or hold a CR or LF."""
-    if lines is None:
-        return Reply(Kind.OK, announcement(text))
-    return Reply(Kind.OK, announcement(text) + b"".join([line + b"\r\n" for line in lines]) + b".\r\n")
+def ok(words: bytes, lines: Iterable[bytes] | None = None) -> Reply:
+    """A positive reply, in words for people; with `lines` a multi-line one, of lines without CR, LF and first dot."""
+    return Reply(Kind.OK, words, _body(lines), qmail=b"")
+
+
+def fact(text: bytes, lines: Iterable[bytes] | None = None) -> Reply:
+    """A positive reply with what programs read, which is the same in both spellings."""
+    return Reply(Kind.OK, text, _body(lines))
 
 
 def err(text: bytes, code: bytes = b"", *, closing: bool = False) -> Reply:
     """A negative reply, with a response code of RFC 2449 section 8 when there is one."""
-    return Reply(Kind.ERR, b"-ERR " + (b"[" + code + b"] " if code else b"") + text + b"\r\n", closing)
+    return Reply(Kind.ERR, text, code=code, closing=closing)
 
 
 def challenge(text: bytes) -> Reply:
     """RFC 5034 section 4: `text` is base64 already."""
-    return Reply(Kind.MORE, b"+ " + text + b"\r\n")
+    return Reply(Kind.MORE, text)
 
 
-def announcement(text: bytes) -> bytes:
-    """The first line of a reply whose content somebody else sends."""
-    return b"+OK " + text + b"\r\n"
+def _body(lines: Iterable[bytes] | None) -> bytes:
+    return b"" if lines is None else b"".join([line + b"\r\n" for line in lines]) + b".\r\n"
 
 
 def _printable(text: str) -> bytes:
@@ -75,7 +100,8 @@ def _printable(text: str) -> bytes:
 
 
 # What effects have sent already needs no more words.
-SENT = Reply(Kind.OK, b"")
+SENT = Reply(Kind.OK, None)
+SENT_ALL = Reply(Kind.OK, None, closing=True)
 
 NAME_TAKEN = ok(b"send your password")
 BEGIN_TLS = ok(b"begin TLS")

@@ -60,6 +60,14 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """Let another program check these credentials and lead the rest of the session over our connection (qmail-popup).
+    Result: None (it did, and the session is over) or Refusal (what the client is told)."""
+
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
 class OpenMaildrop:
     """Lock and list the maildrop of the identity that Authenticate proved. Result: tuple[ScanListing, ...] in order, or
     Refusal (text "maildrop in use" with 4.2.0 and RESP-CODES' IN-USE when another session has it)."""
@@ -98,6 +106,7 @@ Effect = (
     | Commit
     | Abort
     | Authenticate
+    | HandOver
     | OpenMaildrop
     | SendContent
     | UpdateMaildrop

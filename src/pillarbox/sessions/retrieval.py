@@ -8,7 +8,7 @@ deletes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pillarbox import sasl
 from pillarbox.credentials import Credentials, Digest, Identity, Password
@@ -35,11 +35,13 @@ from pillarbox.pop3.events import (
     User,
     Utf8,
 )
+from pillarbox.pop3.manners import SERVE, Manners
 from pillarbox.pop3.reply import Reply
 from pillarbox.scan import ScanListing
 from pillarbox.sessions.effects import (
     Authenticate,
     Effect,
+    HandOver,
     OpenMaildrop,
     Pause,
     Result,
@@ -83,6 +85,11 @@ class ScanList:
     def count(self) -> int:
         """Messages not marked as deleted."""
         return len(self._listings) - len(self._deleted)
+
+    @property
+    def total(self) -> int:
+        """Messages, deleted ones too."""
+        return len(self._listings)
 
     @property
     def octets(self) -> int:
@@ -136,8 +143,12 @@ class ScanList:
 class Retrieval:
     """One POP3 session. `identity` is who logged in, for the log; None before."""
 
-    def __init__(self, access: Access, listings: tuple[ScanListing, ...] | None = None) -> None:
-        """`listings`: the maildrop is open already and nobody logs in (qmail-pop3d; the machine begins authorized)."""
+    def __init__(
+        self, access: Access, listings: tuple[ScanListing, ...] | None = None, manners: Manners = SERVE
+    ) -> None:
+        """`listings`: the maildrop is open already and nobody logs in (qmail-pop3d; the machine begins authorized).
+        `manners` are the machine's."""
+        self._manners = manners
         self.identity: Identity | None = None
         self._access = access
         self._secure = access.secure
@@ -157,7 +168,7 @@ class Retrieval:
         """The answer to one event, which the machine has found to be in order."""
         match event:
             case Capa():
-                return r.ok(b"capability list follows", self._capabilities())
+                return r.fact(b"Capability list follows", self._capabilities())
             case Noop():
                 return r.NOTHING_DONE
             case Quit():
@@ -188,6 +199,8 @@ class Retrieval:
     def _capabilities(self) -> list[bytes]:
         """RFC 2449 section 6, RFC 2595 section 4, RFC 3206, RFC 5034 section 3, RFC 6856 section 2. Nothing that a
         login needs is named while logging in is refused."""
+        if self._manners.capabilities is not None:
+            return list(self._manners.capabilities)
         lines = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"UTF8"]
         lines += [b"EXPIRE NEVER", b"LOGIN-DELAY 0"]
         if self._may_log_in:
@@ -210,7 +223,7 @@ class Retrieval:
                     return r.UNIMPLEMENTED
                 return (yield from self._log_in(Digest(b"APOP", name, self._access.stamp, digest)))
             case Mechanisms():
-                return r.ok(b"mechanisms follow", self._mechanisms())
+                return r.fact(b"mechanisms follow", self._mechanisms())
             case Auth(mechanism, initial):
                 self._exchange = sasl.start(mechanism, self._challenge())
                 return (yield from self._step(initial))
@@ -236,6 +249,9 @@ class Retrieval:
                 return (yield from self._log_in(claim))
 
     def _log_in(self, claim: Credentials) -> Conversation:
+        if self._manners.hands_over:
+            refusal = yield HandOver(claim)
+            return Reply.of(refusal, login=True, closing=True) if isinstance(refusal, Refusal) else r.SENT_ALL
         identity = yield Authenticate(claim)
         if isinstance(identity, Refusal):
             return (yield from self._not_authorized(identity))
@@ -264,33 +280,51 @@ class Retrieval:
     def _transact(self, event: Event, maildrop: ScanList) -> Conversation:
         match event:
             case Stat():
-                return r.ok(b"%d %d" % (maildrop.count, maildrop.octets))
+                count = maildrop.total if self._manners.counts_deleted else maildrop.count
+                return r.fact(b"%d %d" % (count, maildrop.octets))
             case List(None) | Uidl(None):
                 # An effect flushes the replies so far: a thousand pipelined LISTs must not pile up in memory.
                 yield Pause(0)
                 return _listing(event, maildrop)
             case List(int(number)) | Uidl(int(number)):
                 found = maildrop.find(number)
-                return found if isinstance(found, Reply) else r.ok(_line(event, number, found))
+                return found if isinstance(found, Reply) else r.fact(_line(event, number, found))
             case Retr(number):
-                return (yield from _send(maildrop, number, None))
+                reply = yield from self._send(maildrop, number, None)
+                if reply is r.SENT:
+                    maildrop.accessed(number)
+                return reply
             case Top(number, lines):
-                return (yield from _send(maildrop, number, lines))
+                return (yield from self._send(maildrop, number, lines))
             case Dele(number):
                 return maildrop.delete(number)
             case Last():
-                return r.ok(b"%d" % maildrop.last)
+                return r.fact(b"%d" % maildrop.last)
             case Rset():
                 maildrop.reset()
                 return r.ok(maildrop.summary())
         raise AssertionError(event)
+
+    def _send(self, maildrop: ScanList, number: int, lines: int | None) -> Conversation:
+        """RETR, and TOP (`lines` None: all of it). The effect sends the reply too, once the message is open."""
+        found = maildrop.find(number)
+        if isinstance(found, Reply):
+            return found
+        announce = r.ok(b"%d octets" % found.octets if lines is None else b"top of message follows")
+        refusal = yield SendContent(number, lines, announce.encode(self._manners.dialect))
+        if isinstance(refusal, Refusal):
+            return Reply.of(refusal)
+        return r.SENT
 
     def _quit(self) -> Conversation:
         """RFC 1939 section 6. Before the login there is nothing to update."""
         if self._maildrop is None:
             return r.GOODBYE
         refusal = yield UpdateMaildrop(self._maildrop.deleted)
-        return Reply.of(refusal) if isinstance(refusal, Refusal) else r.GOODBYE
+        if not isinstance(refusal, Refusal):
+            return r.GOODBYE
+        told = Reply.of(refusal)
+        return replace(told, body=r.GOODBYE.encode(self._manners.dialect)) if self._manners.quits_anyway else told
 
 
 def _listing(event: List | Uidl, maildrop: ScanList) -> Reply:
@@ -300,17 +334,3 @@ def _listing(event: List | Uidl, maildrop: ScanList) -> Reply:
 
 def _line(event: List | Uidl, number: int, listing: ScanListing) -> bytes:
     return b"%d %d" % (number, listing.octets) if isinstance(event, List) else b"%d %s" % (number, listing.uid)
-
-
-def _send(maildrop: ScanList, number: int, lines: int | None) -> Conversation:
-    """RETR (`lines` None) and TOP. The effect sends the reply too, once the message is open."""
-    found = maildrop.find(number)
-    if isinstance(found, Reply):
-        return found
-    announce = r.announcement(b"%d octets" % found.octets if lines is None else b"top of message follows")
-    refusal = yield SendContent(number, lines, announce)
-    if isinstance(refusal, Refusal):
-        return Reply.of(refusal)
-    if lines is None:
-        maildrop.accessed(number)
-    return r.SENT
