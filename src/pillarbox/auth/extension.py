@@ -39,7 +39,8 @@ class UnusablePasswd(Failure):
 
 def allowed(extension: bytes) -> bool:
     """Whether there may be a mailbox of this extension: it is part of a file name, and stays where it is put."""
-    return bool(extension) and not extension.startswith(b".") and b"/" not in extension and b"\0" not in extension
+    harmless = not extension.startswith(b".") and not any(odd in extension for odd in (b"..", b"/", b"\0"))
+    return bool(extension) and harmless
 
 
 def maildir(base: bytes, extension: bytes) -> bytes:

@@ -9,6 +9,7 @@ USAGE = 100
 
 PROGRAMS = {
     "maildirmake": "pillarbox.programs.maildirmake",
+    "maildirpasswd": "pillarbox.programs.maildirpasswd",
     "newaliases": "pillarbox.programs.newaliases",
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",

@@ -14,6 +14,12 @@ def usage(program: str, text: str) -> int:
     return PERMANENT
 
 
+def refused(program: str, text: str) -> int:
+    """It cannot be done as asked: 100."""
+    print(f"{program}: fatal: {text}", file=sys.stderr)
+    return PERMANENT
+
+
 def fatal(program: str, text: str, problem: OSError | None = None) -> int:
     """It did not work, this time: 111. The system's reason goes behind the text."""
     reason = f": {problem.strerror.lower()}" if problem is not None and problem.strerror else ""

@@ -11,10 +11,14 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from pillarbox.status import Failure
 from pillarbox.users import cdb, system
-from pillarbox.users.roles import User
+from pillarbox.users.system import SystemUser
+
+if TYPE_CHECKING:  # the table of all control files comes with it, and small programs ask here too
+    from pillarbox.users.roles import User
 
 ALIAS = b"alias"
 BREAK = b"-"
@@ -40,6 +44,14 @@ class Owner:
     uid: int
     gid: int
     home: bytes
+    dash: bytes
+    ext: bytes
+
+
+class FirstUser(NamedTuple):
+    """The user whom a login name begins with, and the rest: joe, -, lists. Without a rest both are empty."""
+
+    user: SystemUser
     dash: bytes
     ext: bytes
 
@@ -121,12 +133,10 @@ class Owners:
         assigned = self._assignments.find(local)
         if assigned is not None and assigned.user != self.alias:
             return assigned if assigned.uid else None
-        for name, dash, ext in _splits(local):
-            entry = system.find(name)
-            if entry is not None:
-                barred = entry.uid == 0 or name == self.alias
-                return None if barred else Owner(name, entry.uid, entry.gid, entry.home, dash, ext)
-        return None
+        found = first_user(local)
+        if found is None or found.user.uid == 0 or found.user.name == self.alias:
+            return None
+        return Owner(found.user.name, found.user.uid, found.user.gid, found.user.home, found.dash, found.ext)
 
     def known(self, local: bytes, domain: bytes = b"") -> bool:
         """Is there an owner for mail to this local part, alias counting only where the alias table or alias/ catches
@@ -152,6 +162,18 @@ class Owners:
         user = self._alias_user or system.find(self.alias)
         uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
         return Owner(self.alias, uid, gid, self._alias_home, BREAK, local)
+
+
+def first_user(login: bytes) -> FirstUser | None:
+    """The first of joe-foo-bar, joe-foo, joe that is a user of the system (maildirpop3d's rule), in any case of
+    letters; he is final, root and users without a home too. Raises CannotSay."""
+    if len(login) > _LONGEST_LOCAL or b"\0" in login:
+        return None
+    for name, dash, ext in _splits(login):
+        entry = system.find(name)
+        if entry is not None:
+            return FirstUser(entry, dash, ext)
+    return None
 
 
 def _splits(local: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
