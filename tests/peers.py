@@ -14,6 +14,7 @@ import pytest
 # Debian's packages, where the name is not the program's.
 PACKAGES = {"getmail": "getmail6", "smtp-source": "postfix", "smtp-sink": "postfix", "setpriv": "util-linux"}
 PACKAGES |= dict.fromkeys(("supervise", "svc", "multilog"), "daemontools")
+PACKAGES |= dict.fromkeys(("tcpserver", "tcprules", "tcprulescheck", "recordio", "rblsmtpd"), "ucspi-tcp")
 PACKAGES |= dict.fromkeys(("runsv", "sv", "svlogd"), "runit")
 PACKAGES |= dict.fromkeys(("s6-supervise", "s6-svc", "s6-log"), "s6")
 PACKAGES |= {"setforward": "fastforward", "git-send-email": "git-email", "php": "php-cli"}

@@ -37,6 +37,8 @@ LAYER_OF = {
     "routes": "domain",
     "admission": "domain",
     "accounts": "domain",
+    "tcprules": "domain",
+    "blocklists": "domain",
     "sessions": "sessions",
     "net": "net",
     "roles": "everything",

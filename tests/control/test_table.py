@@ -17,7 +17,7 @@ QMAILS = """me badmailfrom bouncefrom bouncehost concurrencylocal concurrencyrem
 doublebouncehost doublebounceto envnoathost helohost idhost localiphost locals morercpthosts percenthack plusdomain
 queuelifetime rcpthosts smtpgreeting smtproutes timeoutconnect timeoutremote timeoutsmtpd virtualdomains"""
 OURS = """listen tlscert tlskey authcleartext crammd5 maxrecipients spoolsize draintime defaultdelivery aliases
-rcptcheck roleusers checkers sendas cleartextroutes resolvers bounceformat bouncesize tcprules logformat"""
+rcptcheck roleusers checkers sendas cleartextroutes resolvers bounceformat bouncesize tcprules rbl logformat"""
 
 
 @pytest.fixture

@@ -30,7 +30,11 @@ six.example. AAAA 2001:db8::2
 nothing.example. TXT "no address, no exchanger"
 null.example. MX 0 .
 xn--bcher-kva.example. MX 5 mx.far.example.
+listed.example. TXT "see " "http://bl.example/"
+1.2.0.192.in-addr.arpa. PTR MX.Far.Example.
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR mx.far.example.
 """
+    + "".join(f"9.2.0.192.in-addr.arpa. PTR name-{number}.example.\n" for number in range(20))
     + "".join(f"wide.example. A 192.0.2.{number}\n" for number in range(1, 101))
     + "".join(f"many.example. MX {number} a-rather-long-name-of-exchanger-{number}.example.\n" for number in range(100))
 )
@@ -132,3 +136,23 @@ def test_without_servers_of_our_own_those_of_the_system_are_asked(
 def test_no_name_is_completed_by_the_search_list_of_the_system() -> None:
     assert resolver._name(b"far.example") == resolver._name(b"far.example.")
     assert resolver._name(b"localhost").is_absolute()
+
+
+def test_the_texts_of_a_name_come_each_in_one_piece(port: int) -> None:
+    assert ask(port, lambda dns: dns.texts(b"listed.example")) == [b"see http://bl.example/"]
+    assert ask(port, lambda dns: dns.texts(b"plain.example")) == []
+    with pytest.raises(NoSuchName):
+        ask(port, lambda dns: dns.texts(b"nobody.example"))
+
+
+def test_ipv4_addresses_can_be_asked_for_alone(port: int) -> None:
+    assert ask(port, lambda dns: dns.ipv4(b"mx.far.example")) == ["192.0.2.1"]
+    assert ask(port, lambda dns: dns.ipv4(b"six.example")) == []
+
+
+def test_the_names_of_an_address_are_in_lower_case_and_not_too_many(port: int) -> None:
+    assert ask(port, lambda dns: dns.names("192.0.2.1")) == [b"mx.far.example"]
+    assert ask(port, lambda dns: dns.names("2001:db8::1")) == [b"mx.far.example"]
+    assert len(ask(port, lambda dns: dns.names("192.0.2.9"))) == 5
+    with pytest.raises(NoSuchName):
+        ask(port, lambda dns: dns.names("192.0.2.8"))

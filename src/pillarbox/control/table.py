@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from pillarbox import blocklists
+from pillarbox.blocklists import Source
 from pillarbox.control import reading
 from pillarbox.control.reading import Accepts, Fault, Listener, Reading
 
@@ -221,12 +223,16 @@ class Settings:
         default=frozenset(),
     )  # fmt: skip
     resolvers: tuple[tuple[str, int], ...] = _ours(
-        "list", "remote", "ADDRESS[:PORT] of name servers to ask instead of /etc/resolv.conf's", reading.servers,
-        "lines ADDRESS or ADDRESS:PORT, [ADDRESS]:PORT for IPv6", (),
+        "list", "remote smtpd pop3d", "ADDRESS[:PORT] of name servers to ask instead of /etc/resolv.conf's",
+        reading.servers, "lines ADDRESS or ADDRESS:PORT, [ADDRESS]:PORT for IPv6", (),
     )  # fmt: skip
     bounceformat: str = _choice("queue", "form of bounces", ("qsbmf", "report"))
     bouncesize: int = _number("queue", "most octets of the message in a bounce; 0: all", 0, ours=True)
-    tcprules: str | None = _path("smtpd pop3d", "a tcprules cdb about clients", None)
+    tcprules: str | None = _path("smtpd pop3d", "a tcprules cdb about clients: who may come, RELAYCLIENT, ...", None)
+    rbl: tuple[Source, ...] = _ours(
+        "list", "smtpd", "DNS block lists: -r LIST, -a LIST, -b, -c as rblsmtpd has them", blocklists.parse,
+        "rblsmtpd's options -r LIST, -a LIST, -b, -B, -c, -C", (),
+    )  # fmt: skip
     logformat: str = _choice("all", "form of log lines", ("text", "json"))
 
     def __post_init__(self) -> None:

@@ -28,6 +28,8 @@ REMEMBERED = 10_000  # answers
 ASKED_AT_ONCE = 100  # questions, each with a socket of its own
 MOST_EXCHANGERS = 30  # of one domain; the rest of a longer list is not looked at
 MOST_ADDRESSES = 20  # of one host
+MOST_TEXTS = 20  # of one name
+MOST_NAMES = 5  # of one address
 DNS_PORT = 53
 
 
@@ -71,6 +73,22 @@ class Resolver:
         if trouble is not None and not found:
             raise trouble
         return [str(ipaddress.ip_address(address)) for address in found]
+
+    async def ipv4(self, name: bytes) -> list[str]:
+        """The IPv4 addresses of a host alone. Raises NoSuchName, NameTrouble."""
+        return [str(record.address) for record in await self._ask(name, dns.rdatatype.A)][:MOST_ADDRESSES]
+
+    async def texts(self, name: bytes) -> list[bytes]:
+        """The TXT records of a name, each in one piece. Raises NoSuchName, NameTrouble."""
+        records = await self._ask(name, dns.rdatatype.TXT)
+        return [b"".join(record.strings) for record in records[:MOST_TEXTS]]
+
+    async def names(self, address: str) -> list[bytes]:
+        """The names that whoever has an IP address gives it (PTR), in lower case, without the last dot. Anybody can
+        claim any name: ask `addresses` of it. Raises NoSuchName, NameTrouble."""
+        pointer = ipaddress.ip_address(address).reverse_pointer.encode()
+        records = await self._ask(pointer, dns.rdatatype.PTR)
+        return [_text(record.target).lower() for record in records[:MOST_NAMES]]
 
     async def _ask(self, name: bytes, kind: dns.rdatatype.RdataType) -> Sequence[Any]:
         """The records; none when the name has none of this kind."""

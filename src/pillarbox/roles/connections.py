@@ -9,6 +9,7 @@ import ssl
 import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, cast
 
 try:
@@ -18,26 +19,28 @@ except ImportError:  # it makes asyncio faster, and is not to be had everywhere
 
 from pillarbox.control.table import Listener
 from pillarbox.net import listening, tls
-from pillarbox.roles.conversation import Conversation
+from pillarbox.roles.clients import WELCOME, Clients, Verdict
+from pillarbox.roles.conversation import HELD_LIMIT, Conversation
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.looplink import LoopLink
 from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import SUPERVISOR_SAYS, Verb
+from pillarbox.status import Refusal
 
 CONNECTIONS = 4000  # of one process, where it may have so many descriptors; more are turned away at once
 CONNECTIONS_OF_ONE = 200  # from one client address; loopback may have them all
 IMPLICIT_TLS = ("submissions", "pop3s")
 SWEEP_PERIOD = 1.0  # seconds
 
-Welcome = Callable[[Listener, str, Callable[[Conversation], None]], Conversation]
+Welcome = Callable[[Listener, str, Verdict, Callable[[Conversation], None]], Conversation]
 
 
 class Connections:
-    """`welcome(listener, client address, gone)` makes the conversation with a new client; `attach(peer, link)` gets
-    each link to another role; `full` is what a client hears that is turned away; `descriptors` is how many a client
-    needs at most."""
+    """`welcome(listener, client address, verdict, gone)` makes the conversation with a new client; `attach(peer,
+    link)` gets each link to another role; `full` is what a client hears that finds no room; `descriptors` is how many a
+    client needs at most."""
 
     def __init__(
         self,
@@ -60,6 +63,8 @@ class Connections:
         self._role, self._welcome, self._attach, self._log = role, welcome, attach, log
         self._open: set[Conversation] = set()
         self._from: Counter[str] = Counter()
+        self._waiting: set[Door] = set()  # clients that are being looked up
+        self._clients = Clients(house)
         self._servers: list[asyncio.Server] = []
         self._drained = self.loop.create_future()
         self._draining = False
@@ -89,30 +94,66 @@ class Connections:
 
     # a new client
 
-    def admit(self, listener: Listener, transport: asyncio.Transport) -> Conversation | None:
-        """The conversation with a client that just connected; None when there are too many."""
-        client = _address(transport)
-        if listener.service in IMPLICIT_TLS and self.context is None:
-            self._turned_away(client, "no certificate")  # never in clear on a port that promises TLS
-            return None
-        if self._draining or len(self._open) >= self._most or self._too_many(client):
-            self._turned_away(client, "too many connections")
-            return None
+    def knock(self, door: Door, client: str) -> None:
+        """A client has connected: let it in, look it up first, or turn it away."""
+        service = door.listener.service
+        if service in IMPLICIT_TLS and self.context is None:
+            self._turn_away(door, client, "no certificate")  # never in clear on a port that promises TLS
+        elif self._draining or len(self._open) + len(self._waiting) >= self._most or self._too_many(client):
+            self._turn_away(door, client, "too many connections", b"" if service in IMPLICIT_TLS else self.full)
+        else:
+            self._from[client] += 1
+            verdict = WELCOME if self._clients.anybody else self._clients.verdict(service, client)
+            if verdict is None:
+                self._waiting.add(door)
+                looking = self.loop.create_task(self._clients.look_up(service, client))
+                looking.add_done_callback(partial(self._looked_up, door, client))
+                door.wait(looking)
+            else:
+                self._decided(door, client, verdict)
+
+    def _looked_up(self, door: Door, client: str, looking: asyncio.Task[Verdict]) -> None:
+        self._waiting.discard(door)
+        verdict = Verdict(away="it could not be looked up")
+        if not looking.cancelled() and (bug := looking.exception()) is not None:
+            self._bug(self.loop, {"exception": bug})
+        elif not looking.cancelled():
+            verdict = looking.result()
+        self._decided(door, client, verdict)
+
+    def _decided(self, door: Door, client: str, verdict: Verdict) -> None:
+        """Of a client that is counted already."""
+        if door.left or self._draining or verdict.away:
+            self._leaves(client)
+            if verdict.away and not door.left:
+                self._turn_away(door, client, verdict.away)
+            door.shut(b"")
+            return
+        if verdict.blocked is not None:
+            self._blocked(client, verdict.blocked)
 
         def gone(conversation: Conversation) -> None:
             self._open.discard(conversation)
-            self._from[client] -= 1
-            if not self._from[client]:
-                del self._from[client]
-            self._maybe_drained()
+            self._leaves(client)
 
-        self._from[client] += 1
-        conversation = self._welcome(listener, client, gone)
+        conversation = self._welcome(door.listener, client, verdict, gone)
         self._open.add(conversation)
-        return conversation
+        door.let_in(conversation)
 
-    def _turned_away(self, client: str, why: str) -> None:
+    def _leaves(self, client: str) -> None:
+        self._from[client] -= 1
+        if not self._from[client]:
+            del self._from[client]
+        self._maybe_drained()
+
+    def _turn_away(self, door: Door, client: str, why: str, last_words: bytes = b"") -> None:
         self._log.say(f"{self._role}: turned away {client}: {why}", "turned-away", client=client, why=why)
+        door.shut(last_words)
+
+    def _blocked(self, client: str, refusal: Refusal) -> None:
+        """rblsmtpd's line."""
+        said = f"{553 if refusal.permanent else 451} {refusal.text}"
+        self._log.say(f"rblsmtpd: {client} pid {os.getpid()}: {said}", "blocked", client=client, why=said)
 
     def _too_many(self, client: str) -> bool:
         return self._from[client] >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
@@ -158,12 +199,14 @@ class Connections:
         self._draining = True
         for server in self._servers:
             server.close()
+        for door in list(self._waiting):
+            door.shut(b"")
         for conversation in list(self._open):
             conversation.leave()
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
-        if self._draining and not self._open and not self._drained.done():
+        if self._draining and not self._open and not self._waiting and not self._drained.done():
             self._drained.set_result(None)
 
     async def _sweep(self) -> None:
@@ -175,21 +218,66 @@ class Connections:
 
 
 class Door(asyncio.Protocol):
-    """A connection until its conversation is made, which needs the client's address."""
+    """A connection until its conversation is made, which needs the client's address, and what is known of that."""
+
+    __slots__ = ("_connections", "_eof", "_looking", "_said", "_transport", "left", "listener")
 
     def __init__(self, connections: Connections, listener: Listener) -> None:
-        self._connections, self._listener = connections, listener
+        self.listener = listener
+        self.left = False  # the client has
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._looking: asyncio.Task[Verdict] | None = None
+        self._said = b""
+        self._eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
-        conversation = self._connections.admit(self._listener, transport)
-        if conversation is None:
-            if self._listener.service not in IMPLICIT_TLS:
-                transport.write(self._connections.full)
-            transport.close()
-            return
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
+        self._connections.knock(self, _address(self._transport))
+
+    # while the client waits
+
+    def wait(self, looking: asyncio.Task[Verdict]) -> None:
+        """The client is being looked up."""
+        self._looking = looking
+
+    def data_received(self, data: bytes) -> None:
+        self._said += data
+        if len(self._said) > HELD_LIMIT and self._transport is not None:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        return True
+
+    def connection_lost(self, _problem: Exception | None) -> None:
+        self.left = True
+        if self._looking is not None:
+            self._looking.cancel()
+
+    # the end of waiting
+
+    def let_in(self, conversation: Conversation) -> None:
+        """Hand the connection over, with what the client said meanwhile."""
+        transport = self._transport
+        assert transport is not None
         transport.set_protocol(conversation)
         conversation.connection_made(transport)
+        if self._looking is not None and not transport.is_closing():
+            transport.resume_reading()
+            if self._said:
+                conversation.data_received(self._said)
+            if self._eof and not conversation.eof_received():
+                transport.close()
+
+    def shut(self, last_words: bytes) -> None:
+        """End the connection."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if last_words:
+            transport.write(last_words)
+        transport.close()
 
 
 def _address(transport: asyncio.Transport) -> str:

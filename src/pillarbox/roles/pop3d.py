@@ -15,6 +15,7 @@ from pillarbox.content import Head, Stuffer
 from pillarbox.control.table import Listener
 from pillarbox.pop3.server import Server
 from pillarbox.roles import connections
+from pillarbox.roles.clients import Verdict
 from pillarbox.roles.connections import Connections
 from pillarbox.roles.conversation import LATE, PENDING, Conversation
 from pillarbox.roles.house import House
@@ -234,7 +235,9 @@ class Pop3d:
         """The greeting's timestamp (RFC 1939 section 7), never the same twice."""
         return b"<%d.%d.%s@%s>" % (self._pid, time.time(), _token(), self._house.settings.me)
 
-    def _welcome(self, listener: Listener, client: str, gone: Callable[[Conversation], None]) -> Conversation:
+    def _welcome(
+        self, listener: Listener, client: str, _verdict: Verdict, gone: Callable[[Conversation], None]
+    ) -> Conversation:
         settings, context = self._house.settings, self._connections.context
         implicit = listener.service == "pop3s"
         stamp = self._stamp() if settings.crammd5 else None

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pillarbox import sasl
@@ -16,6 +16,7 @@ from pillarbox.admission import Admission
 from pillarbox.control.morercpthosts import MoreHosts
 from pillarbox.control.table import Listener
 from pillarbox.roles import connections
+from pillarbox.roles.clients import Verdict
 from pillarbox.roles.connections import Connections
 from pillarbox.roles.conversation import LATE, PENDING, Conversation
 from pillarbox.roles.drafts import Draft, QueueLink
@@ -171,12 +172,14 @@ class Smtpd:
         self.users.ask(answered, Verb.RECIPIENT, address)
         return PENDING
 
-    def _welcome(self, listener: Listener, client: str, gone: Callable[[Conversation], None]) -> Conversation:
+    def _welcome(
+        self, listener: Listener, client: str, verdict: Verdict, gone: Callable[[Conversation], None]
+    ) -> Conversation:
         house, context = self._house, self._connections.context
         if self._settings is not house.settings:
             self._settle()
         implicit = listener.service == "submissions"
-        known = (listener.service, client, context is not None)
+        known = (listener.service, client, context is not None, verdict)
         facts = self._exchanges.get(known)
         if facts is None:
             if len(self._exchanges) >= KNOWN_LIMIT:
@@ -186,25 +189,38 @@ class Smtpd:
         parts = (machine, Reception(facts), ReceptionExecutor(self, client))
         return Conversation(self.loop, parts, self._patience, context, implicit, gone)
 
-    def _exchange(self, service: str, client: str, certified: bool) -> Exchange:
+    def _exchange(self, service: str, client: str, certified: bool, verdict: Verdict) -> Exchange:
         return Exchange(
             service=service,
             me=self._settings.me,
             client=client.encode("ascii", "replace"),
-            admission=self._admission,
+            admission=self._admission_for(verdict.databytes),
             clock=time.time,
             token=_token,
             starttls=certified and service != "submissions",
             mechanisms=self._mechanisms,
             cleartext=self._settings.authcleartext,
+            blocked=verdict.blocked,
         )
+
+    def _admission_for(self, databytes: int | None) -> Admission:
+        """`databytes`: what control/tcprules says of a client, in place of control/databytes."""
+        if databytes is None or databytes == self._settings.databytes:
+            return self._admission
+        if databytes not in self._admissions:
+            if len(self._admissions) >= KNOWN_LIMIT:
+                self._admissions.clear()
+            self._admissions[databytes] = Admission(replace(self._settings, databytes=databytes), self._more_hosts)
+        return self._admissions[databytes]
 
     def _settle(self) -> None:
         """Derive what sessions need from the settings as they are now."""
         settings = self._settings = self._house.settings
         self._known.clear()
-        self._exchanges: dict[tuple[str, str, bool], Exchange] = {}
-        self._admission = Admission(settings, MoreHosts(self._house.home / "control" / "morercpthosts.cdb"))
+        self._exchanges: dict[tuple[str, str, bool, Verdict], Exchange] = {}
+        self._more_hosts = MoreHosts(self._house.home / "control" / "morercpthosts.cdb")
+        self._admission = Admission(settings, self._more_hosts)
+        self._admissions: dict[int, Admission] = {}
         self._mechanisms = sasl.OFFERED_PLAIN + (sasl.OFFERED_KEYED if settings.crammd5 else ())
         self._patience = Patience(float(settings.timeoutsmtpd), r.TIMEOUT.encode(Dialect.MODERN))
 

@@ -65,7 +65,8 @@ class Exchange:
     AUTH offers, on the submission services alone: with logins on port 25, passwords could be tried where all the
     world must be let in. `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`:
     printable bytes never given before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed
-    login waits for its answer."""
+    login waits for its answer. `blocked`: what a client without a login hears at every RCPT, because a DNS block
+    list or $RBLSMTPD says so."""
 
     service: str
     me: bytes
@@ -77,6 +78,7 @@ class Exchange:
     mechanisms: tuple[bytes, ...] = ()
     cleartext: bool = False
     penalty: float = 2.0
+    blocked: Refusal | None = None
 
     @property
     def submission(self) -> bool:
@@ -229,6 +231,8 @@ class Reception:
 
     def _rcpt(self, event: Rcpt) -> Conversation:
         transaction, admission, address = self._under_way(), self._facts.admission, event.recipient
+        if self._facts.blocked is not None and self.identity is None:
+            return r.blocked(self._facts.blocked)
         if len(transaction.recipients) >= admission.maxrecipients:
             return Reply.of(TOO_MANY_RECIPIENTS)
         try:

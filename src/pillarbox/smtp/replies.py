@@ -100,6 +100,12 @@ def bad_recipient(refusal: Refusal) -> Reply:
     return Reply(501, Status(5, 1, 3), (refusal.text,))
 
 
+def blocked(refusal: Refusal) -> Reply:
+    """rblsmtpd's answer to whom a block list has: 553 or 451, and the list's own words."""
+    code = 553 if refusal.permanent else 451
+    return Reply(code, refusal.status, (refusal.text,), qmail=f"{code} {refusal.text}")
+
+
 # Content
 
 GO_AHEAD = Reply(354, None, ("go ahead",))

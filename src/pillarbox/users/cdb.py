@@ -6,7 +6,7 @@ A reader follows the name: when the file behind it is another one (by device, in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,9 +16,11 @@ from pillarbox.users import replace
 
 
 class Lookup(Protocol):
-    """An open table. `get` returns the first record of a key, or None; it raises OSError for a damaged table."""
+    """An open table. `get` returns the first record of a key, or None; all raise OSError for a damaged table."""
 
     def get(self, key: bytes) -> bytes | None: ...
+    def keys(self) -> Iterator[bytes]: ...
+    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class Reader:
