@@ -369,11 +369,11 @@ def test_lines_of_others_stay_as_they_are(home: Path) -> None:
     (home / "control" / "virtualdomains").write_bytes(b"# by hand\nhand.example:joe")
     (home / "users" / "assign").write_bytes(b"+:alias:7:8:/a:-::\n.\n")
     (home / "users" / "passwords").write_bytes(b"# by hand\n")
-    add(home, b"joe@example.org")
-    assert control(home, "virtualdomains") == b"# by hand\nhand.example:joe\nexample.org:example.org\n"
-    assert (home / "users" / "assign").read_bytes().startswith(b"+:alias:7:8:/a:-::\n=example.org-joe:")
-    assert (home / "users" / "passwords").read_bytes().startswith(b"# by hand\njoe@example.org:")
-    accounts.remove(home, b"joe@example.org")
+    add(home, b"joe@there.example")
+    assert control(home, "virtualdomains") == b"# by hand\nhand.example:joe\nthere.example:there.example\n"
+    assert (home / "users" / "assign").read_bytes().startswith(b"+:alias:7:8:/a:-::\n=there.example-joe:")
+    assert (home / "users" / "passwords").read_bytes().startswith(b"# by hand\njoe@there.example:")
+    accounts.remove(home, b"joe@there.example")
     assert control(home, "virtualdomains") == b"# by hand\nhand.example:joe\n"
     assert (home / "users" / "assign").read_bytes() == b"+:alias:7:8:/a:-::\n.\n"
     assert (home / "users" / "passwords").read_bytes() == b"# by hand\n"
@@ -428,11 +428,18 @@ def test_an_account_made_anew_finds_nothing_of_the_old_one(home: Path) -> None:
 
 
 def test_with_its_last_account_the_domain_goes(home: Path) -> None:
-    add(home, b"joe@example.org", b"bob@other.example")
-    accounts.remove(home, b"joe@example.org")
+    add(home, b"joe@there.example", b"bob@other.example")
+    accounts.remove(home, b"joe@there.example")
     assert control(home, "virtualdomains") == b"other.example:other.example\n"
     assert control(home, "rcpthosts") == b"localhost\nother.example\n"
-    assert isinstance(Routing(read(home / "control")[0]).route(b"joe@example.org"), Relay)
+    assert isinstance(Routing(read(home / "control")[0]).route(b"joe@there.example"), Relay)
+
+
+def test_the_hosts_own_name_stays_but_strangers_send_nothing_there(home: Path) -> None:
+    add(home, b"joe@example.org", b"bob@other.example")
+    accounts.remove(home, b"joe@example.org")
+    assert control(home, "virtualdomains") == b"example.org:example.org\nother.example:other.example\n"
+    assert control(home, "rcpthosts") == b"localhost\nother.example\n"
 
 
 def test_who_is_left_answers_for_postmaster(home: Path) -> None:

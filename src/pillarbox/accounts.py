@@ -280,11 +280,13 @@ def _take_domain(files: _Files, domain: bytes) -> None:
 
 
 def _drop_domain(files: _Files, domain: bytes) -> None:
+    """The host's own name stays one that is served here: mail to its root is not to be looked for elsewhere."""
     text = files.control("virtualdomains")
     shorter = edit.without_line(text, domain + b":" + domain)
     if shorter != text:
         files.change_control("rcpthosts", edit.without_line(files.control("rcpthosts"), domain))
-        files.change_control("virtualdomains", shorter)
+        if domain != files.settings.me.lower():
+            files.change_control("virtualdomains", shorter)
 
 
 def _record(address: bytes, password: bytes, settings: Settings) -> Record:

@@ -44,6 +44,16 @@ def test_a_new_home_is_complete_and_every_part_of_it_is_said(home: Path) -> None
         assert thing in said
 
 
+def test_mail_for_root_goes_to_the_alias_table_and_else_to_postmaster(home: Path) -> None:
+    create.create(home, "MX.example.org")
+    assert (home / "alias" / ".qmail-mx:example:org-root").read_bytes() == b"&root@localhost\n"
+    assert (home / "alias" / ".qmail-mx:example:org-postmaster").read_bytes() == b"&postmaster@localhost\n"
+    assert (home / "alias" / ".qmail-root").read_bytes() == b"&postmaster@localhost\n"
+    assert (home / "control" / "virtualdomains").read_bytes() == b"mx.example.org:mx.example.org\n"
+    (home / "alias" / ".qmail-root").unlink()
+    assert create.create(home) == []
+
+
 def test_a_second_time_nothing_is_done_or_said(home: Path) -> None:
     create.create(home, "mx.example.org")
     before = everything(home)

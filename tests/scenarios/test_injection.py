@@ -230,6 +230,23 @@ def test_the_alias_table_is_made_and_followed(own: Machine) -> None:
     assert b"\nDelivered-To: operator@mx.example.org\n" in header and b"\nDelivered-To: root@mx.example.org\n" in header
 
 
+def test_what_cron_writes_to_root_reaches_the_postmaster(machine: Machine) -> None:
+    word = token()
+    machine.run(machine.sendmail, "root", say=b"Subject: %s\n\nx\n" % word)
+    header = machine.server.await_delivered(word).read_bytes().partition(b"\n\n")[0]
+    assert b"\nDelivered-To: root@localhost\n" in header and b"\nDelivered-To: postmaster@localhost\n" in header
+
+
+def test_the_alias_table_says_where_roots_mail_goes(tmp_path: Path) -> None:
+    with a_server({"aliases": "aliases\n"}, (JOE, "ann@example.org")) as server:
+        machine = Machine(server, tmp_path)
+        (server.home / "aliases").write_text("root: ann@example.org\n")
+        machine.run(str(machine.bin / "newaliases"))
+        word = token()
+        machine.run(machine.sendmail, "root", say=b"Subject: %s\n\nx\n" % word)
+        server.await_delivered(word, "ann")
+
+
 def test_a_restart_makes_sendmail_wait(own: Machine) -> None:
     word = token()
     assert own.server.stop() == 0

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pillarbox.accounts import FIRST_ANSWERS_FOR
 from pillarbox.address import is_domain
 from pillarbox.cli.layout import PLACES, Place, holds_passwords, settings_of, unreachable, users_of
 from pillarbox.cli.newusers import make_missing
@@ -62,6 +63,8 @@ def _steps(home: Path, me: str, standard_ports: bool) -> Iterator[str]:
     if made:
         yield f"created {home} with {' '.join(made)}"
     yield from _tls(home, me, users["supervisor"])
+    if not (home / "control" / "me").exists():
+        yield from _alias(home / "alias", me)
     yield from _control(home / "control", me, standard_ports)
     yield from _close_routes(home / "control" / "smtproutes", settings, users["queue"])
 
@@ -134,12 +137,13 @@ def _tls(home: Path, me: str, reader: User) -> Iterator[str]:
 
 
 def _control(control: Path, me: str, standard_ports: bool) -> Iterator[str]:
-    fresh = not (control / "me").exists()
+    fresh, own = not (control / "me").exists(), me.lower()
     adopted = not fresh and not (control / "listen").exists()
     texts = {"listen": _listen(standard_ports)}
     if fresh:
         # Double bounces go to who answers for postmaster here: the host's own name is not in locals.
         texts = {"locals": "localhost\n", "rcpthosts": "localhost\n", "doublebouncehost": "localhost\n", **texts}
+        texts["virtualdomains"] = f"{own}:{own}\n"
     if adopted:
         texts["bounceformat"] = "qsbmf\n"  # somebody's qmail: programs there read qmail's bounces
     for name, text in texts.items():
@@ -149,6 +153,21 @@ def _control(control: Path, me: str, standard_ports: bool) -> Iterator[str]:
     if fresh:
         _put(control / "me", f"{me}\n".encode("ascii"))
         yield f"created control/me: {me}"
+
+
+def _alias(alias: Path, me: str) -> Iterator[str]:
+    """Programs here write to root and the like at the machine's own name, which nobody answers for as long as it has no
+    account: that mail goes on to the same names at localhost, which the alias table may know. Nobody is root there
+    either, so postmaster gets what cron says."""
+    forwards = [(f"{me}-{name}", name) for name in (*map(bytes.decode, FIRST_ANSWERS_FOR), "root")]
+    made = []
+    for name, target in (*forwards, ("root", "postmaster")):
+        file = alias / f".qmail-{name.lower().replace('.', ':')}"
+        if not os.path.lexists(file):
+            _put(file, f"&{target}@localhost\n".encode("ascii"))
+            made.append(file.name)
+    if made:
+        yield f"created alias/ {' '.join(made)}: mail for postmaster and root of this machine goes to the first account"
 
 
 def _close_routes(file: Path, settings: Settings, reader: User) -> Iterator[str]:

@@ -90,7 +90,8 @@ def _answering(listener: Listener) -> Finding:
 def records(settings: Settings) -> Iterator[Finding]:
     """What the DNS should say; it is not asked."""
     me = settings.me.decode("ascii", "replace")
-    domains = sorted(key.decode("ascii", "replace") for key in settings.virtualdomains if b"@" not in key and key)
+    taken = settings.rcpthosts
+    domains = [key for key in settings.virtualdomains if b"@" not in key and key and (taken is None or key in taken)]
     yield note("DNS (not asked)", f"{me} needs an address record, and that address should point back to {me}")
-    for domain in domains:
-        yield note("DNS (not asked)", f"{domain} needs: MX 10 {me}")
+    for domain in sorted(domains):
+        yield note("DNS (not asked)", f"{domain.decode('ascii', 'replace')} needs: MX 10 {me}")

@@ -1,1 +1,1 @@
-echo 'example.net' >>control/virtualdomains
+echo 'example.net' >control/virtualdomains
