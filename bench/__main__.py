@@ -7,9 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
-from bench import accept, inject, local, machine, memory, relay, report
+from bench import accept, inject, local, machine, memory, relay, report, start
 
-FIGURES = ("accept", "relay", "local", "inject", "large", "idle")
+FIGURES = ("accept", "relay", "local", "inject", "start", "large", "idle")
 
 
 def _arguments() -> argparse.Namespace:
@@ -22,10 +22,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _peers() -> Path:
+    """Where tools/peers unpacks programs of others."""
+    return Path(os.environ.get("PILLARBOX_PEERS") or Path.home() / ".cache/pillarbox/peers")
+
+
 def _postfix() -> Path | None:
     """Where tools/peers unpacked Postfix."""
-    peers = os.environ.get("PILLARBOX_PEERS") or Path.home() / ".cache/pillarbox/peers"
-    prefix = Path(peers) / "postfix"
+    prefix = _peers() / "postfix"
     return prefix.resolve() if (prefix / "usr/sbin/postfix").exists() else None
 
 
@@ -63,13 +67,15 @@ def main() -> None:
         )
     root = os.getuid() == 0
     if not root:
-        print("bench: not root: Pillarbox's accept rate alone is measured, and docs/benchmarks.md stays as it is")
-        wanted &= {"accept"}
+        print("bench: not root: accept rate and start alone are measured, and docs/benchmarks.md stays as it is")
+        wanted &= {"accept", "start"}
     with machine.scratch(arguments.scratch, keep=arguments.keep) as directory:
         lines = report.conditions(directory)
         if "accept" in wanted:
             lines += _accept(arguments, directory, root)
         lines += _delivered(arguments, directory, wanted)
+        if "start" in wanted:
+            lines += report.greeted(start.measure(directory, _peers()))
         if "large" in wanted:
             lines += report.grown(memory.large_message(directory / "large"))
         if "idle" in wanted:

@@ -1,0 +1,132 @@
+"""What each program imports until it has said its first words: nobody waits for what is not needed then.
+
+By program, `imports` are packages of ours (pillarbox.NAME) and modules of the standard library or of others;
+what COMMON holds every program may import, what OF_OTHERS holds comes along with a module of the standard library and
+costs nothing worth a word. A program that needs something new gets it in its line here, or imports it where it is
+needed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import pillarbox
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+COMMON = _names("""
+    pillarbox.cli pillarbox.programs pillarbox.status abc array collections contextlib copyreg datetime enum errno
+    functools importlib io itertools keyword math operator os re reprlib runpy select selectors signal socket stat
+    struct sys time types typing warnings
+""")
+# What these bring with them, of Python 3.11 to 3.13.
+OF_OTHERS = {
+    "dataclasses": "ast copy dis inspect linecache opcode token tokenize weakref",
+    "pathlib": "fnmatch fcntl glob grp ipaddress ntpath pwd urllib",
+    "subprocess": "locale threading weakref fcntl",
+    "tempfile": "bisect bz2 hashlib lzma random shutil weakref zlib fnmatch",
+    "hmac": "hashlib",
+    "threading": "weakref",
+    "cdbx": "",
+}
+# Nothing else of the standard library or of others is so slow; no program needs one of these to say its first words.
+SLOW = _names("asyncio argon2 cffi click cryptography dns email http idna json logging pydoc rich ssl uvloop")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """How a program is begun, and what it may import until it speaks or ends for want of input. `third`: descriptor 3.
+    `says`: how what it prints begins, where it greets."""
+
+    arguments: tuple[str, ...] = ()
+    imports: str = ""
+    third: bytes = b""
+    says: bytes = b""
+
+    def may(self) -> frozenset[str]:
+        """All that may be imported."""
+        named = set(self.imports.split())
+        brought = {each for name in named for each in OF_OTHERS.get(name, "").split()}
+        return COMMON | named | brought
+
+
+_WORDS = "pillarbox.address pillarbox.envelope pillarbox.quoting"
+_SETTINGS = "pillarbox.control pillarbox.blocklists dataclasses pathlib"
+_INJECTING = "pillarbox.envelope pillarbox.roles"
+
+BEGUN = {
+    "maildirmake": Begun(("/proc/none",), "pillarbox.content pillarbox.mailbox ctypes"),
+    "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
+    "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
+    "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),
+    "qmail-queue": Begun((), _INJECTING),
+    "qmail-showctl": Begun((), f"{_SETTINGS} pillarbox.routes pillarbox.routing"),
+    "sendmail": Begun(("-t",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
+    "splogger": Begun((), "syslog"),
+}
+# These run for a while, or answer nobody who waits.
+PATIENT = {"qmail-start", "qmail-local", "qmail-qread", "qmail-qstat", "qmail-remote"}
+
+
+def begin(words: tuple[str, ...], begun: Begun, directory: Path) -> tuple[set[str], bytes]:
+    """What a program imported, and what it printed."""
+    (directory / "control").mkdir(exist_ok=True)
+    (directory / "control" / "me").write_text("mx.example.org\n")
+    (directory / "third").write_bytes(begun.third)
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(Path(pillarbox.__file__).parent.parent),
+        "PILLARBOX_HOME": str(directory),
+        "LC_ALL": "C.UTF-8",
+    }
+    command = ["/bin/sh", "-c", 'exec "$@" 3<"$0"', str(directory / "third"), sys.executable, "-X", "importtime"]
+    done = subprocess.run(
+        [*command, *words, *begun.arguments], input=b"", capture_output=True, env=environment, cwd=directory, timeout=60
+    )
+    lines = [line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines() if "import time:" in line]
+    return {_package(name) for name in lines[1:]}, done.stdout
+
+
+def _package(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "pillarbox" else parts[0]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What the interpreter imports by itself."""
+    return begin(("-c", ""), Begun(), tmp_path_factory.mktemp("bare"))[0]
+
+
+def is_there(name: str) -> bool:
+    """Not a module that was looked for in vain, nor one that only Python itself uses."""
+    return not name.startswith("_") and name != "pillarbox" and find_spec(name) is not None
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_a_program_imports_what_its_list_has(name: str, bare: set[str], tmp_path: Path) -> None:
+    begun = BEGUN[name]
+    imported, said = begin(("-m", "pillarbox", "run", name), begun, tmp_path)
+    surplus = {each for each in imported - bare - begun.may() if is_there(each)}
+    assert not surplus, f"{name} imports {sorted(surplus)}: too much to wait for, or not yet in its list"
+    assert said.startswith(begun.says)
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_no_list_has_what_is_slow(name: str) -> None:
+    assert not BEGUN[name].may() & SLOW
+
+
+def test_what_is_imported_is_seen(bare: set[str], tmp_path: Path) -> None:
+    imported, _said = begin(("-c", "import asyncio, pillarbox.smtp.reply"), Begun(), tmp_path)
+    assert {"asyncio", "ssl", "pillarbox.smtp"} <= imported - bare - COMMON
