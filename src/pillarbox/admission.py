@@ -7,12 +7,16 @@ always does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Set
+from typing import TYPE_CHECKING, Protocol
 
-from pillarbox.control.table import Settings
 from pillarbox.credentials import Identity
 from pillarbox.routing import POSTMASTER, Local, Routing
 from pillarbox.status import Refusal, Status
+
+if TYPE_CHECKING:  # programs that need a few settings do without the table of all
+    from pillarbox.control.table import Settings
 
 HOPS = 100
 """A message with this many Received and Delivered-To lines is looping (qmail-smtpd's MAXHOPS)."""
@@ -28,6 +32,28 @@ Lookup = Callable[[bytes], bool]
 """Whether morercpthosts.cdb holds a key (host or .suffix in lower case). May raise Failure."""
 
 
+LARGEST_ENVELOPE = 64 << 20
+"""Octets of recipients that qmail-smtpd's session keeps; qmail-queue takes no more."""
+
+
+class Policy(Protocol):
+    """What a session asks. `databytes`: most octets of a message, 0 for no limit. `maxrecipients` of a message."""
+
+    databytes: int
+    maxrecipients: int
+
+    def sender(self, sender: bytes, size: int | None = None, identity: Identity | None = None) -> Refusal | None:
+        """May mail with this reverse-path (b"" for <>) and declared size (octets) come from here? `identity` is who
+        logged in, None where mail comes from strangers."""
+
+    def recipient(self, address: bytes, identity: Identity | None = None, trusted: bool = False) -> Refusal | None:
+        """Is mail to this address (raw, unquoted) taken from this sender? `trusted`: the client may send anywhere
+        (RELAYCLIENT). May raise Failure from morercpthosts."""
+
+    def always(self, address: bytes) -> bool:
+        """Is nobody to be asked whether this recipient exists?"""
+
+
 class Admission:
     """The policy that one set of settings gives. `morercpthosts` is asked after rcpthosts where both exist."""
 
@@ -40,21 +66,20 @@ class Admission:
         self._routing = Routing(settings)
 
     def sender(self, sender: bytes, size: int | None = None, identity: Identity | None = None) -> Refusal | None:
-        """May mail with this reverse-path (b"" for <>) and declared size (octets) come from here? `identity` is who
-        logged in on a submission service, None where mail comes from strangers."""
+        """See Policy; who logged in sends as himself alone."""
         if self.databytes and size is not None and size > self.databytes:
             return TOO_BIG
-        if self._bad and sender and self._is_bad(sender.lower()):
+        if self._bad and sender and bad(sender.lower(), self._bad):
             return BAD_SENDER
         if identity is not None and sender and not owns(identity, sender):
             return NOT_YOURS
         return None
 
-    def recipient(self, address: bytes, identity: Identity | None = None) -> Refusal | None:
-        """Is mail to this address (raw, unquoted) taken from this sender? May raise Failure from morercpthosts."""
+    def recipient(self, address: bytes, identity: Identity | None = None, trusted: bool = False) -> Refusal | None:
+        """See Policy."""
         if self.always(address):
             return None
-        if identity is None and not self._open_to_strangers(address):
+        if identity is None and not trusted and not self._open_to_strangers(address):
             return NOT_LISTED
         return None
 
@@ -65,28 +90,67 @@ class Admission:
             return address.lower() == POSTMASTER
         return user.lower() == POSTMASTER and self._routing.serves(domain)
 
-    def _is_bad(self, sender: bytes) -> bool:
-        at = sender.rfind(b"@")
-        if sender in self._bad or (at >= 0 and sender[at:] in self._bad):
-            return True
-        return at >= 0 and any(suffix in self._bad for suffix in _suffixes(sender[at + 1 :]))
-
     def _open_to_strangers(self, address: bytes) -> bool:
         """Both the host that was named and the one that envnoathost or percenthack make of it must be listed."""
-        if not self._listed(address):
+        if not listed(address, self._hosts, self._more):
             return False
         route = self._routing.route(address)
-        return isinstance(route, Local) or route.address == address or self._listed(route.address)
+        return isinstance(route, Local) or route.address == address or listed(route.address, self._hosts, self._more)
 
-    def _listed(self, address: bytes) -> bool:
-        """rcpthosts(5): no file lists everything, and so does no @."""
-        _, at, domain = address.rpartition(b"@")
-        if self._hosts is None or not at:
-            return True
-        host = domain.lower()
-        if host in self._hosts or any(suffix in self._hosts for suffix in _suffixes(host)):
-            return True
-        return self._more is not None and (self._more(host) or any(map(self._more, _suffixes(host))))
+
+class QmailAdmission:
+    """qmail-smtpd's policy, for one connection: no recipient is looked up, and a sender in badmailfrom is told so at
+    RCPT, whoever he is. The lists are in lower case; `rcpthosts` None is no file."""
+
+    def __init__(
+        self, badmailfrom: Set[bytes], rcpthosts: Set[bytes] | None, more: Lookup | None = None, databytes: int = 0
+    ) -> None:
+        self.databytes = databytes
+        self.maxrecipients = sys.maxsize
+        self._bad = badmailfrom
+        self._hosts = rcpthosts
+        self._more = more
+        self._barred = False
+        self._octets = 0
+
+    def sender(self, sender: bytes, size: int | None = None, identity: Identity | None = None) -> Refusal | None:
+        """None, whatever there is to be said."""
+        self._barred = bool(sender) and bad(sender.lower(), self._bad)
+        self._octets = 0
+        return None
+
+    def recipient(self, address: bytes, identity: Identity | None = None, trusted: bool = False) -> Refusal | None:
+        """See Policy."""
+        if self._barred:
+            return BAD_SENDER
+        if identity is None and not trusted and not listed(address, self._hosts, self._more):
+            return NOT_LISTED
+        self._octets += len(address) + 2  # with its T and NUL
+        return TOO_MANY_RECIPIENTS if self._octets > LARGEST_ENVELOPE else None
+
+    def always(self, address: bytes) -> bool:
+        """True: whether he exists is seen at delivery."""
+        return True
+
+
+def bad(sender: bytes, badmailfrom: Set[bytes]) -> bool:
+    """qmail-smtpd's badmailfrom with wildcards: a line is the sender, its @host, or a .suffix of the host. All in lower
+    case."""
+    at = sender.rfind(b"@")
+    if sender in badmailfrom or (at >= 0 and sender[at:] in badmailfrom):
+        return True
+    return at >= 0 and any(suffix in badmailfrom for suffix in _suffixes(sender[at + 1 :]))
+
+
+def listed(address: bytes, rcpthosts: Set[bytes] | None, more: Lookup | None) -> bool:
+    """rcpthosts(5): no file lists everything, and so does no @. May raise Failure from `more`."""
+    _, at, domain = address.rpartition(b"@")
+    if rcpthosts is None or not at:
+        return True
+    host = domain.lower()
+    if host in rcpthosts or any(suffix in rcpthosts for suffix in _suffixes(host)):
+        return True
+    return more is not None and (more(host) or any(map(more, _suffixes(host))))
 
 
 def owns(identity: Identity, sender: bytes) -> bool:

@@ -16,6 +16,9 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 
 _SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-_[]"
 _MASK = bytes(byte if byte in _SAFE else ord("?") for byte in range(256))
+# As qmail-smtpd's safestring: no underscore, no brackets.
+_QMAIL_SAFE = _SAFE.translate(None, b"_[]")
+_QMAIL_MASK = bytes(byte if byte in _QMAIL_SAFE else ord("?") for byte in range(256))
 _LONGEST_NAME: Final = 255
 
 
@@ -96,6 +99,14 @@ def received(*, helo: bytes, ip: bytes, me: bytes, protocol: bytes, seconds: int
     return b"Received: from %s ([%s])\n  by %s with %s%s;\n  %s\n" % parts
 
 
+def qmail_received(*, host: bytes, helo: bytes | None, info: bytes | None, ip: bytes, me: bytes, seconds: int) -> bytes:
+    """qmail-smtpd's Received field, with its last LF. `host`, `ip` and `info` (who its user is) are the client's,
+    as far as tcpserver knew them; `helo` is None before any HELO. The word is always SMTP."""
+    said = b" (HELO %s)" % _safe(helo) if helo is not None and helo.lower() != host.lower() else b""
+    client = (_safe(info) + b"@" if info is not None else b"") + _safe(ip)
+    return b"Received: from %s%s (%s)\n  by %s with SMTP; %s\n" % (_safe(host), said, client, _safe(me), date(seconds))
+
+
 def message_id(seconds: int, pid: int, host: bytes) -> bytes:
     """qmail's Message-ID field, with its LF, of a process at a time (seconds since 1970)."""
     moment = datetime.fromtimestamp(seconds, UTC)
@@ -113,6 +124,10 @@ def protocol_word(*, extended: bool, secured: bool, authenticated: bool, utf8: b
     if not extended:
         return b"SMTP"
     return (b"UTF8SMTP" if utf8 else b"ESMTP") + (b"S" if secured else b"") + (b"A" if authenticated else b"")
+
+
+def _safe(text: bytes) -> bytes:
+    return text.translate(_QMAIL_MASK)
 
 
 def _name(text: bytes) -> bytes:

@@ -5,9 +5,10 @@ The rule that must stay true: locals wins over virtualdomains, and what neither 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pillarbox.control.table import Settings
+if TYPE_CHECKING:  # programs that need a few settings do without the table of all
+    from pillarbox.control.table import Settings
 
 POSTMASTER = b"postmaster"
 REMEMBERED = 1000  # addresses

@@ -36,7 +36,7 @@ def control(said: Stated) -> list[tuple[str, str | None]]:
 
 # Ordered so that the server is started anew as seldom as possible. A timestamp cannot be known beforehand on a network.
 FILES = sorted(
-    (file for file in DIALOGUES.glob("*/*.txt") if "stamp" not in stated(file)),
+    (file for file in (*DIALOGUES.glob("smtp/*.txt"), *DIALOGUES.glob("pop3/*.txt")) if "stamp" not in stated(file)),
     key=lambda file: (str(control(stated(file))), file),
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 
 import pytest
 
@@ -258,6 +259,16 @@ def test_rcpthosts_that_cannot_be_read_put_a_recipient_off() -> None:
 
 
 # row: known-limits
+@pytest.mark.parametrize(
+    ("suffix", "recipient"), [(b"", b"joe@elsewhere.example"), (b"@r", b"joe@elsewhere.example@r")]
+)
+def test_a_client_with_relayclient_may_send_anywhere_with_its_value_appended(suffix: bytes, recipient: bytes) -> None:
+    connection = greeted(replace(facts(), relayclient=suffix), World(known=frozenset((recipient,))))
+    heard = connection.say(MAIL[0], b"RCPT TO:<joe@elsewhere.example>", b"DATA", b".")
+    assert codes(heard) == [250, 250, 354, 250]
+    assert connection.world.queued[0][0].recipients == (recipient,)
+
+
 def test_recipients_have_a_limit_and_those_before_it_get_the_message() -> None:
     connection = greeted(facts(policy=settings(maxrecipients=2)))
     heard = connection.say(MAIL[0], *[b"RCPT TO:<joe@example.org>"] * 3, b"DATA", b".")

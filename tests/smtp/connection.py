@@ -23,7 +23,8 @@ from pillarbox.sessions.effects import (
 )
 from pillarbox.sessions.reception import Exchange, Reception
 from pillarbox.smtp.events import Event
-from pillarbox.smtp.receiver import Limits, Receiver
+from pillarbox.smtp.offer import Limits
+from pillarbox.smtp.receiver import Receiver
 from pillarbox.smtp.reply import Dialect, Reply
 from pillarbox.status import Refusal, Status
 
@@ -132,7 +133,8 @@ class Connection:
     ) -> None:
         exchange = exchange or facts()
         self.world = world or World()
-        self.machine = Receiver(ME, dialect=dialect, offer=exchange.offer, limits=limits)
+        me = exchange.qmail.greeting if exchange.qmail else ME
+        self.machine = Receiver(me, dialect=dialect, offer=exchange.offer, limits=limits)
         self.session = Reception(exchange)
         self.events: list[Event] = []
         if exchange.service == "submissions":

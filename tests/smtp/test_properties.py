@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pillarbox.sessions.effects import Effect, WriteBlock
 from pillarbox.smtp.events import Content, Event
-from pillarbox.smtp.receiver import Limits
+from pillarbox.smtp.offer import Limits
 from pillarbox.smtp.reply import Dialect
 from tests.smtp.connection import Connection, World, facts
 from tests.smtp.connection import settings as control

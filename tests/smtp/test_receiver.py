@@ -22,7 +22,8 @@ from pillarbox.smtp.events import (
     StartTls,
     Verify,
 )
-from pillarbox.smtp.receiver import Limits, Offer, Receiver
+from pillarbox.smtp.offer import Limits, Offer
+from pillarbox.smtp.receiver import Receiver
 from pillarbox.smtp.reply import Dialect, Reply
 from pillarbox.status import Status
 
@@ -30,8 +31,8 @@ ME = b"mx.example.org"
 YES: dict[type, Reply] = {
     Hello: r.HELLO,
     StartTls: r.READY_FOR_TLS,
-    Auth: r.AUTH_OK,
-    AuthResponse: r.AUTH_OK,
+    Auth: r.auth_ok(b"joe"),
+    AuthResponse: r.auth_ok(b"joe"),
     Mail: r.SENDER_OK,
     Rcpt: r.RECIPIENT_OK,
     Data: r.GO_AHEAD,
@@ -526,7 +527,7 @@ def test_a_login_is_a_dialogue_of_responses() -> None:
     client = begun(b"EHLO c", offer=AUTH_OFFER)
     client.answers |= {Auth: r.challenge(b"VXNlcm5hbWU6"), AuthResponse: r.challenge(b"UGFzc3dvcmQ6")}
     assert client.say(b"AUTH login", b"am9l") == b"334 VXNlcm5hbWU6\r\n334 UGFzc3dvcmQ6\r\n"
-    client.answers[AuthResponse] = r.AUTH_OK
+    client.answers[AuthResponse] = r.auth_ok(b"joe")
     assert client.say(b"c2VjcmV0", b"NOOP") == b"235 2.7.0 ok, go ahead\r\n250 2.0.0 ok\r\n"
     assert client.events == [Auth(b"LOGIN", None), AuthResponse(b"am9l"), AuthResponse(b"c2VjcmV0")]
 
@@ -535,7 +536,7 @@ def test_after_a_failed_login_commands_go_on() -> None:
     client = begun(b"EHLO c", offer=AUTH_OFFER)
     client.answers |= {Auth: r.challenge(b""), AuthResponse: r.AUTH_FAILED}
     assert client.last(b"AUTH PLAIN", b"AGpvZQB4", b"NOOP") == b"250 2.0.0 ok"
-    client.answers[Auth] = r.AUTH_OK
+    client.answers[Auth] = r.auth_ok(b"joe")
     assert client.last(b"AUTH PLAIN x") == b"235 2.7.0 ok, go ahead"
 
 

@@ -22,6 +22,7 @@ OFFERED_KEYED = (b"CRAM-MD5",)
 # Octets of one name or password. RFC 4616 section 2 wants 255 at least.
 LONGEST_FIELD = 1024
 _DIGEST_LENGTH = 32
+_DIGIT = re.compile(rb"[A-Za-z0-9+/]*")
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
 _HEX = b"0123456789abcdef"
 
@@ -56,9 +57,10 @@ _Dialogue = Generator[bytes, bytes, Credentials | None]
 class Exchange:
     """One AUTH command's dialogue. Step it with the initial response or None, then with each line after a Challenge."""
 
-    def __init__(self, dialogue: _Dialogue, *, server_first: bool = False) -> None:
+    def __init__(self, dialogue: _Dialogue, *, server_first: bool = False, lax: bool = False) -> None:
         self._dialogue = dialogue
         self._server_first = server_first
+        self._decode = _decode_laxly if lax else _decode
         self._begun = False
 
     def step(self, line: bytes | None) -> Step:
@@ -72,7 +74,7 @@ class Exchange:
         if initial and (line is None or self._server_first):
             # qmail's AUTH ignores an initial response to CRAM-MD5.
             return self._advance(None)
-        response = _decode(line)
+        response = self._decode(line)
         if response is None:
             return self._end(Problem.MALFORMED)
         if initial:
@@ -93,26 +95,27 @@ class Exchange:
         return Failed(problem)
 
 
-def start(mechanism: bytes, challenge: bytes) -> Exchange | None:
+def start(mechanism: bytes, challenge: bytes, *, lax: bool = False) -> Exchange | None:
     """Begin an exchange; `mechanism` in any case. `challenge` is CRAM-MD5's (`<...@host>`, never used before) and b""
-    where that mechanism is not offered. None: no such mechanism here."""
+    where that mechanism is not offered. `lax`: as qmail-smtpd-auth reads what the client says, which looks at no
+    authorization identity and leaves a digest to the checker. None: no such mechanism here."""
     match mechanism.upper():
         case b"PLAIN":
-            return Exchange(_plain())
+            return Exchange(_plain(lax), lax=lax)
         case b"LOGIN":
-            return Exchange(_login())
+            return Exchange(_login(), lax=lax)
         case b"CRAM-MD5" if challenge:
-            return Exchange(_cram_md5(challenge), server_first=True)
+            return Exchange((_lax_cram_md5 if lax else _cram_md5)(challenge), server_first=True, lax=lax)
     return None
 
 
-def _plain() -> _Dialogue:
+def _plain(lax: bool) -> _Dialogue:
     """RFC 4616 section 2: authzid NUL authcid NUL passwd. Nobody acts for somebody else here."""
     fields = (yield b"").split(b"\0")
     if len(fields) != 3:
         return None
     authorize, login, password = fields
-    if authorize not in (b"", login):
+    if not lax and authorize not in (b"", login):
         return None
     return _password(login, password)
 
@@ -122,6 +125,13 @@ def _login() -> _Dialogue:
     if not _fits(login):
         return None
     return _password(login, (yield b"Password:"))
+
+
+def _lax_cram_md5(challenge: bytes) -> _Dialogue:
+    """The name ends at the first space; the digest is the checker's to judge."""
+    login, _, response = (yield challenge).partition(b" ")
+    response = response.lstrip(b" ")
+    return Digest(b"CRAM-MD5", login, challenge, response) if _fits(login) and _fits(response) else None
 
 
 def _cram_md5(challenge: bytes) -> _Dialogue:
@@ -139,6 +149,15 @@ def _password(login: bytes, password: bytes) -> Password | None:
 
 def _fits(field: bytes) -> bool:
     return 0 < len(field) <= LONGEST_FIELD and b"\0" not in field
+
+
+def _decode_laxly(line: bytes | None) -> bytes | None:
+    """base64.c of qmail-smtpd-auth: the first = is the end, what lacks of the last group is zero, and zeros at the end
+    are dropped (a password loses those that it ends with). None when it is not base64, or there is no line."""
+    digits = (line or b"").partition(b"=")[0]
+    if not line or not _DIGIT.fullmatch(digits):
+        return None
+    return a2b_base64(digits + b"A" * (-len(digits) % 4)).rstrip(b"\0")
 
 
 def _decode(line: bytes | None) -> bytes | None:

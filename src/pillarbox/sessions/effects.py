@@ -35,7 +35,8 @@ class WriteBlock(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """Make the open draft durable with this envelope. Result: Committed, or Refusal (the draft is then gone)."""
+    """Make the open draft durable with this envelope. Result: Committed, or Refusal or Declined (the draft is
+    then gone)."""
 
     envelope: Envelope
 
@@ -45,6 +46,14 @@ class Committed:
     """The message is on disk; `message` is its id as printable bytes, for the 250 reply."""
 
     message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """No, in the words of a qmail-queue, which hold their status where they have one: they are told as they are."""
+
+    permanent: bool
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +123,4 @@ Effect = (
 )
 
 # What an executor sends back; each effect says which of these are its own.
-Result = Committed | Identity | tuple[ScanListing, ...] | Refusal | None
+Result = Committed | Declined | Identity | tuple[ScanListing, ...] | Refusal | None

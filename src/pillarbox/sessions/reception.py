@@ -13,16 +13,17 @@ from functools import cached_property
 from typing import Any, Final
 
 from pillarbox import sasl
-from pillarbox.admission import HOPS, LOOPING, TOO_BIG, TOO_MANY_RECIPIENTS, Admission
+from pillarbox.admission import HOPS, LOOPING, TOO_BIG, TOO_MANY_RECIPIENTS, Policy
 from pillarbox.credentials import Identity
 from pillarbox.envelope import Envelope
-from pillarbox.header import Watcher, date, protocol_word, received
+from pillarbox.header import Watcher, date, protocol_word, qmail_received, received
 from pillarbox.sessions.effects import (
     Abort,
     Authenticate,
     CheckRecipient,
     Commit,
     Committed,
+    Declined,
     Effect,
     OpenDraft,
     Pause,
@@ -47,7 +48,7 @@ from pillarbox.smtp.events import (
     StartTls,
     Verify,
 )
-from pillarbox.smtp.receiver import Offer
+from pillarbox.smtp.offer import Offer
 from pillarbox.smtp.reply import Reply
 from pillarbox.status import Failure, Refusal
 
@@ -55,7 +56,21 @@ FAILED_LOGINS: Final = 3
 LONGEST_HEADER: Final = 65536
 """Octets of a submitted header that wait until it is known whether it has Date and Message-ID."""
 
+_SILENT: Final = Hello(b"", extended=False)  # of a client that has not said any
+
 Conversation = Generator[Effect, Result, Reply | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Qmail:
+    """What makes a session qmail-smtpd's: a login is offered and not demanded, and the trace is qmail's. `greeting`:
+    what QUIT is answered with. `host` and `info`: who the client is by tcpserver, who its user is (None: not known).
+    `local`: who we are in the trace."""
+
+    greeting: bytes
+    host: bytes
+    info: bytes | None
+    local: bytes
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,14 @@ class Exchange:
     AUTH offers, on the submission services alone: with logins on port 25, passwords could be tried where all the
     world must be let in. `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`:
     printable bytes never given before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed
-    login waits for its answer. `blocked`: what a client without a login hears at every RCPT, because a DNS block
-    list or $RBLSMTPD says so."""
+    login waits for its answer; after `failures` of them the client is sent away. `relayclient`: None, or what is
+    appended to each recipient of a client that may send anywhere, as tcprules(1) gives RELAYCLIENT. `blocked`: what a
+    client without a login hears at every RCPT, because a DNS block list or $RBLSMTPD says so."""
 
     service: str
     me: bytes
     client: bytes
-    admission: Admission
+    admission: Policy
     clock: Callable[[], float]
     token: Callable[[], bytes]
     starttls: bool = False
@@ -79,11 +95,19 @@ class Exchange:
     cleartext: bool = False
     penalty: float = 2.0
     blocked: Refusal | None = None
+    failures: int = FAILED_LOGINS
+    relayclient: bytes | None = None
+    qmail: Qmail | None = None
 
     @property
     def submission(self) -> bool:
         """Mail comes from our own users here."""
         return self.service != "smtp"
+
+    @property
+    def logins(self) -> bool:
+        """May anybody log in?"""
+        return self.submission or self.qmail is not None
 
     @cached_property
     def offer(self) -> Offer:
@@ -91,14 +115,14 @@ class Exchange:
         return Offer(
             size=self.admission.databytes,
             starttls=self.starttls,
-            mechanisms=self.mechanisms if self.submission else (),
+            mechanisms=self.mechanisms if self.logins else (),
             cleartext=self.cleartext,
         )
 
     def allows(self, mechanism: bytes, *, secured: bool) -> bool:
         """May a login be tried so, now? The receiver goes by the offer; this says it once more, for it guards
         passwords."""
-        return self.submission and mechanism in self.mechanisms and (secured or self.cleartext)
+        return self.logins and mechanism in self.mechanisms and (secured or self.cleartext)
 
 
 class Transaction:
@@ -121,17 +145,19 @@ class Transaction:
 class Reception:
     """One client's session, over all its transactions."""
 
-    __slots__ = ("_facts", "_failures", "_helo", "_sasl", "_secured", "_tls", "_transaction", "identity")
+    __slots__ = ("_facts", "_failures", "_helo", "_sasl", "_secured", "_tls", "_transaction", "identity", "taken_leave")
 
     def __init__(self, facts: Exchange) -> None:
         self._facts = facts
         self._failures = 0
         self._secured = False
         self._tls = b""
+        self.taken_leave = False
+        """The client said QUIT."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._helo = Hello(b"", extended=False)
+        self._helo = _SILENT
         self._transaction: Transaction | None = None
         self._sasl: sasl.Exchange | None = None
         self.identity: Identity | None = None
@@ -168,7 +194,10 @@ class Reception:
         return r.VERIFY
 
     def _quit(self, _event: Quit) -> Conversation | Reply:
-        return self._end_with(r.goodbye(self._facts.me.decode("ascii", "replace")))
+        self.taken_leave = True
+        qmail = self._facts.qmail
+        name = self._facts.me if qmail is None else qmail.greeting
+        return self._end_with(r.goodbye(name.decode("ascii", "replace")))
 
     def _end_with(self, reply: Reply) -> Conversation | Reply:
         """End the transaction, if any, without a message, and answer."""
@@ -191,7 +220,7 @@ class Reception:
         if not facts.allows(event.mechanism, secured=self._secured):
             return r.AUTH_TYPE
         challenge = b"<%s@%s>" % (facts.token(), facts.me) if event.mechanism == b"CRAM-MD5" else b""
-        self._sasl = sasl.start(event.mechanism, challenge)
+        self._sasl = sasl.start(event.mechanism, challenge, lax=facts.qmail is not None)
         if self._sasl is None:
             return r.AUTH_TYPE
         return (yield from self._authenticate(self._sasl.step(event.initial)))
@@ -209,13 +238,13 @@ class Reception:
         proof = yield Authenticate(step)
         if isinstance(proof, Identity):
             self.identity = proof
-            return r.AUTH_OK
+            return r.auth_ok(proof.login)
         assert isinstance(proof, Refusal)
         if not proof.permanent:
             return r.auth_trouble(proof)
         self._failures += 1
         yield Pause(self._facts.penalty)
-        return r.AUTH_FAILED if self._failures < FAILED_LOGINS else r.AUTH_FAILED_LAST
+        return r.AUTH_FAILED if self._failures < self._facts.failures else r.AUTH_FAILED_LAST
 
     # the envelope
 
@@ -230,15 +259,20 @@ class Reception:
         return r.SENDER_OK
 
     def _rcpt(self, event: Rcpt) -> Conversation:
-        transaction, admission, address = self._under_way(), self._facts.admission, event.recipient
-        if self._facts.blocked is not None and self.identity is None:
-            return r.blocked(self._facts.blocked)
+        transaction, facts, address = self._under_way(), self._facts, event.recipient
+        admission, suffix = facts.admission, facts.relayclient
+        if facts.blocked is not None and self.identity is None:
+            return r.blocked(facts.blocked)
         if len(transaction.recipients) >= admission.maxrecipients:
             return Reply.of(TOO_MANY_RECIPIENTS)
         try:
-            refused: Result = admission.recipient(address, self.identity)
+            refused: Result = admission.recipient(address, self.identity, suffix is not None)
         except Failure as failure:  # morercpthosts could not be read
+            if facts.qmail is not None:
+                return r.CONTROLS_UNREADABLE
             refused = failure.refusal
+        if suffix and self.identity is None:
+            address += suffix
         if refused is None and not admission.always(address):
             refused = yield CheckRecipient(address)
         if isinstance(refused, Refusal):
@@ -269,6 +303,9 @@ class Reception:
         facts, hello = self._facts, self._helo
         transaction.drafting = True
         transaction.held = [] if facts.submission else None
+        if facts.qmail is not None:
+            transaction.lead = self._qmail_trace(facts.qmail)
+            return
         transaction.lead = received(
             helo=hello.name,
             ip=facts.client,
@@ -281,6 +318,17 @@ class Reception:
             ),
             seconds=int(facts.clock()),
             tls=self._tls,
+        )
+
+    def _qmail_trace(self, qmail: Qmail) -> bytes:
+        facts = self._facts
+        return qmail_received(
+            host=qmail.host,
+            helo=None if self._helo is _SILENT else self._helo.name,
+            info=qmail.info if self.identity is None else self.identity.login,
+            ip=facts.client,
+            me=qmail.local,
+            seconds=int(facts.clock()),
         )
 
     def _content(self, event: Content) -> Conversation:
@@ -346,6 +394,8 @@ class Reception:
         result = yield Commit(Envelope(transaction.sender, tuple(transaction.recipients)))
         if isinstance(result, Committed):
             return r.accepted(result.message)
+        if isinstance(result, Declined):
+            return r.declined(result.permanent, result.text)
         assert isinstance(result, Refusal)
         return Reply.of(result)
 

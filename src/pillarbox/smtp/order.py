@@ -44,7 +44,11 @@ _MODERN: Final[Order] = {
     b"VRFY": _ALWAYS,
     b"QUIT": _ALWAYS,
 }
-# qmail-smtpd wants no HELO, begins anew with every MAIL, and knows no BDAT.
-_QMAIL: Final[Order] = {verb: row for verb, row in _MODERN.items() if verb != b"BDAT"} | {b"MAIL": _ALWAYS}
+# qmail-smtpd wants no HELO, begins anew with every MAIL, knows no BDAT and no STARTTLS, and has other things to say of
+# AUTH ahead of its order.
+_QMAIL: Final[Order] = {verb: row for verb, row in _MODERN.items() if verb not in (b"BDAT", b"STARTTLS")} | {
+    b"MAIL": _ALWAYS,
+    b"AUTH": _ALWAYS,
+}
 
 ORDERS: Final[dict[Dialect, Order]] = {Dialect.MODERN: _MODERN, Dialect.QMAIL: _QMAIL}

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
-from functools import lru_cache
 from typing import Any, Final
 
 from pillarbox.content import ChunkDecoder, Unstuffer
-from pillarbox.smtp import commands
+from pillarbox.smtp import commands, lax
 from pillarbox.smtp import replies as r
 from pillarbox.smtp.events import (
     Auth,
@@ -36,6 +34,7 @@ from pillarbox.smtp.events import (
     Verify,
 )
 from pillarbox.smtp.incoming import Incoming
+from pillarbox.smtp.offer import Limits, Offer, ehlo
 from pillarbox.smtp.order import ORDERS, State
 from pillarbox.smtp.reply import Dialect, Reply
 
@@ -46,27 +45,6 @@ _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _WEB: Final = frozenset(
     (b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"PRI")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Octets of a line with its CR LF (RFC 5321 section 4.5.3.1.4 wants 512 at least, RFC 4954 section 4 12288 for
-    AUTH), and bad commands in a row until the client is sent away."""
-
-    command_line: int = 4096
-    auth_line: int = 12288
-    bad_commands: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a service offers in EHLO beside what every one does. `size`: octets, 0 for no limit. `starttls`: there is a
-    certificate. `mechanisms` of AUTH in upper case, before TLS only with `cleartext`."""
-
-    size: int = 0
-    starttls: bool = False
-    mechanisms: tuple[bytes, ...] = ()
-    cleartext: bool = False
 
 
 class _Phase(IntEnum):
@@ -92,12 +70,13 @@ _WAIT: Final = _Progress.WAIT
 
 
 class Receiver:
-    """One SMTP connection, server's side. `me` is the host's name, `greeting` what stands before ESMTP (b"": `me`)."""
+    """One SMTP connection, server's side. `me` is the host's name, `greeting` what stands before ESMTP (b"": `me`).
+    `rename` is asked in qmail's dialect about hosts of addresses in brackets."""
 
     __slots__ = (
         "_asked", "_authenticated", "_bad", "_chunks", "_content", "_dialect", "_farewell", "_greeting", "_idle",
-        "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_phase", "_refused", "_secure",
-        "_state", "_utf8", "_wary",
+        "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_phase", "_readers", "_refused",
+        "_rename", "_secure", "_state", "_utf8", "_wary",
     )  # fmt: skip
 
     def __init__(
@@ -108,11 +87,14 @@ class Receiver:
         dialect: Dialect = Dialect.MODERN,
         offer: Offer = Offer(),
         limits: Limits = Limits(),
+        rename: lax.Rename = bytes,
     ) -> None:
         self._me = me.decode("ascii", "replace")
         self._greeting = greeting.decode("ascii", "replace") or self._me
         self._dialect = dialect
         self._order = ORDERS[dialect]
+        self._readers = _READERS[dialect]
+        self._rename = rename
         self._offer = offer
         self._limits = limits
         self._secure = False
@@ -155,7 +137,7 @@ class Receiver:
         while self._asked is None:
             if self._phase is _Phase.COMMANDS and self._incoming.drained:
                 return None
-            step = _READERS[self._phase](self)
+            step = self._readers[self._phase](self)
             if step is _WAIT:
                 return None
             if step is not _AGAIN:
@@ -239,6 +221,21 @@ class Receiver:
         step = _COMMANDS[verb](self, argument.strip(b" "))
         return self._bad_command(step) if isinstance(step, Reply) else step
 
+    def _read_qmail_command(self) -> _Step:
+        """qmail-smtpd: a NUL ends the line, mistakes are not counted, nobody is suspected."""
+        line = self._line(r.LINE_TOO_LONG)
+        if isinstance(line, _Progress):
+            return line
+        verb, _, argument = line.partition(b"\0")[0].partition(b" ")
+        verb = verb.upper()
+        row = self._order.get(verb)
+        refusal = r.UNIMPLEMENTED if row is None else row[self._state]
+        step = _QMAIL_COMMANDS[verb](self, argument.lstrip(b" ")) if refusal is None else refusal
+        if isinstance(step, Reply):
+            self._say(step)
+            return _AGAIN
+        return step
+
     def _unknown(self, verb: bytes) -> _Step:
         if verb in _WEB:
             return self._hang_up(r.NOT_THE_WEB)
@@ -313,9 +310,7 @@ class Receiver:
     # commands to events, or to the reply that refuses them
 
     def _on_hello(self, argument: bytes, *, extended: bool) -> _Step | Reply:
-        if self._dialect is Dialect.MODERN and (not argument or _CONTROL.search(argument)):
-            return r.NAME_MISSING
-        return Hello(argument, extended)
+        return r.NAME_MISSING if not argument or _CONTROL.search(argument) else Hello(argument, extended)
 
     def _on_helo(self, argument: bytes) -> _Step | Reply:
         return self._on_hello(argument, extended=False)
@@ -330,7 +325,7 @@ class Receiver:
         return commands.rcpt(argument, utf8=self._utf8)
 
     def _on_data(self, argument: bytes) -> _Step | Reply:
-        if argument and self._dialect is Dialect.MODERN:
+        if argument:
             self._wary = True
             return r.NO_ARGUMENT
         return Data()
@@ -351,7 +346,7 @@ class Receiver:
         return chunk
 
     def _on_rset(self, argument: bytes) -> _Step | Reply:
-        return r.NO_ARGUMENT if argument and self._dialect is Dialect.MODERN else Reset()
+        return r.NO_ARGUMENT if argument else Reset()
 
     def _on_noop(self, _argument: bytes) -> _Step | Reply:
         self._say(r.OK)
@@ -360,12 +355,6 @@ class Receiver:
     def _on_help(self, _argument: bytes) -> _Step | Reply:
         self._say(r.HELP)
         return _AGAIN
-
-    def _on_vrfy(self, argument: bytes) -> _Step | Reply:
-        return Verify(argument)
-
-    def _on_quit(self, _argument: bytes) -> _Step | Reply:
-        return Quit()
 
     def _on_starttls(self, argument: bytes) -> _Step | Reply:
         if self._secure:
@@ -380,6 +369,19 @@ class Receiver:
         if not self._secure and not self._offer.cleartext:
             return r.AUTH_NEEDS_TLS
         return r.AUTH_ALREADY if self._authenticated else commands.auth(argument)
+
+    def _on_qmail_mail(self, argument: bytes) -> _Step | Reply:
+        return lax.mail(argument, self._rename)
+
+    def _on_qmail_rcpt(self, argument: bytes) -> _Step | Reply:
+        return lax.rcpt(argument, self._rename)
+
+    def _on_qmail_auth(self, argument: bytes) -> _Step | Reply:
+        if not self._offer.mechanisms:
+            return r.AUTH_UNAVAILABLE
+        if self._authenticated:
+            return r.AUTH_ALREADY
+        return r.AUTH_IN_MAIL if self._state > State.READY else lax.auth(argument)
 
     # answers to states
 
@@ -406,6 +408,8 @@ class Receiver:
             self._content = Unstuffer()
         else:
             self._wary = True
+            if self._dialect is Dialect.QMAIL:
+                self._state = self._idle
 
     def _advance_end_of_data(self, event: EndOfData, reply: Reply) -> None:
         self._state = self._idle
@@ -431,7 +435,7 @@ class Receiver:
     def _hello(self, event: Hello) -> Reply:
         if not event.extended:
             return r.hello(self._me)
-        return _ehlo(self._me, self._dialect, self._offer, self._secure, self._authenticated)
+        return ehlo(self._me, self._dialect, self._offer, self._secure, self._authenticated)
 
     def _say(self, reply: Reply) -> None:
         self._out.append(reply.encode(self._dialect))
@@ -451,7 +455,7 @@ class Receiver:
         self._incoming = Incoming()
 
 
-_READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
+_MODERN_READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
     Receiver._read_command,
     Receiver._read_response,
     Receiver._read_content,
@@ -460,7 +464,11 @@ _READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
     Receiver._nothing,
     Receiver._nothing,
 )
-assert len(_READERS) == len(_Phase)
+_READERS: Final = {
+    Dialect.MODERN: _MODERN_READERS,
+    Dialect.QMAIL: (Receiver._read_qmail_command, *_MODERN_READERS[1:]),
+}
+assert len(_MODERN_READERS) == len(_Phase)
 # event -> what its answer does to the state; Any: the key says which event a method takes
 _ADVANCES: Final[dict[type[Event], Callable[[Receiver, Any, Reply], None]]] = {
     Hello: Receiver._advance_hello,
@@ -485,23 +493,17 @@ _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
     b"RSET": Receiver._on_rset,
     b"NOOP": Receiver._on_noop,
     b"HELP": Receiver._on_help,
-    b"VRFY": Receiver._on_vrfy,
-    b"QUIT": Receiver._on_quit,
+    b"VRFY": lambda receiver, argument: Verify(argument),
+    b"QUIT": lambda receiver, argument: Quit(),
     b"STARTTLS": Receiver._on_starttls,
     b"AUTH": Receiver._on_auth,
 }
-
-
-@lru_cache(maxsize=64)
-def _ehlo(me: str, dialect: Dialect, offer: Offer, secure: bool, authenticated: bool) -> Reply:
-    """The extensions that may be used now."""
-    if dialect is Dialect.QMAIL:
-        keywords = ["PIPELINING", "8BITMIME"]
-    else:
-        size = f"SIZE {offer.size}" if offer.size else "SIZE"
-        keywords = ["PIPELINING", size, "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"]
-    if offer.starttls and not secure:
-        keywords.append("STARTTLS")
-    if offer.mechanisms and (secure or offer.cleartext) and not authenticated:
-        keywords.append(b" ".join((b"AUTH", *offer.mechanisms)).decode("ascii"))
-    return r.hello(me, tuple(keywords))
+_QMAIL_COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = _COMMANDS | {
+    b"HELO": lambda receiver, argument: Hello(argument, extended=False),
+    b"EHLO": lambda receiver, argument: Hello(argument, extended=True),
+    b"MAIL": Receiver._on_qmail_mail,
+    b"RCPT": Receiver._on_qmail_rcpt,
+    b"DATA": lambda receiver, argument: Data(),
+    b"RSET": lambda receiver, argument: Reset(),
+    b"AUTH": Receiver._on_qmail_auth,
+}

@@ -38,6 +38,9 @@ HELLO = hello("ok")
 """Yes to HELO and EHLO; the machine says it with its name and extensions."""
 
 BUSY = _reply(421, "4.3.2", "too many connections, come back later")
+CONTROLS_UNREADABLE = _reply(421, "4.3.0", "unable to read controls")
+OUT_OF_MEMORY = _reply(421, "4.3.0", "out of memory")
+ADDRESSES_UNKNOWN = _reply(421, "4.3.0", "unable to figure out my IP addresses")
 SHUTTING_DOWN = _reply(421, "4.3.2", "going down, come back later")
 TIMEOUT = _reply(421, "4.4.2", "timeout", qmail="451 timeout (#4.4.2)")
 TOO_MANY_ERRORS = _reply(421, "4.7.0", "too many errors")
@@ -120,6 +123,11 @@ def accepted(message: bytes) -> Reply:
     return Reply(250, _DONE, ("ok " + message.decode("ascii", "replace"),))
 
 
+def declined(permanent: bool, text: str) -> Reply:
+    """What a qmail-queue said of the message; `text` has its status in itself, as in qmail."""
+    return Reply(554 if permanent else 451, None, (text,))
+
+
 # STARTTLS
 
 READY_FOR_TLS = _reply(220, "2.0.0", "ready for TLS")
@@ -128,7 +136,6 @@ TLS_FIRST = _reply(530, "5.7.0", "must issue a STARTTLS command first")
 
 # AUTH
 
-AUTH_OK = _reply(235, "2.7.0", "ok, go ahead", qmail="235 ok, go ahead (#2.0.0)")
 AUTH_NEEDED = _reply(530, "5.7.0", "authentication required")
 AUTH_NEEDS_TLS = _reply(538, "5.7.11", "encryption required: STARTTLS first")
 AUTH_UNAVAILABLE = _reply(503, "5.5.1", "auth not available", qmail="503 auth not available (#5.3.3)")
@@ -158,6 +165,13 @@ AUTH_FAILED_LAST = _reply(
 )
 
 
+def auth_ok(login: bytes) -> Reply:
+    """He is who he says. In qmail's spelling, as with the patch smtpauthlog, by name for who records sessions: no octet
+    of it can end the line, or be taken for more than one word."""
+    shown = bytes(octet if 32 < octet < 127 else ord("?") for octet in login).decode("ascii")
+    return _reply(235, "2.7.0", "ok, go ahead", qmail=f"235 ok, {shown}, go ahead (#2.0.0)")
+
+
 def challenge(text: bytes) -> Reply:
     """A step of AUTH; `text` is base64."""
     return Reply(334, None, (text.decode("ascii"),))
@@ -165,4 +179,4 @@ def challenge(text: bytes) -> Reply:
 
 def auth_trouble(refusal: Refusal) -> Reply:
     """Nobody can say now whether the login is good: RFC 4954 section 6 wants 454, whatever stands in the way."""
-    return Reply(454, Status(4, 7, 0), (refusal.text,))
+    return Reply(454, Status(4, 7, 0), (refusal.text,), qmail=f"454 {ascii(refusal.text)[1:-1]} (#{refusal.status})")
