@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pillarbox.auth.checkers import SHADOW, SHADOW_FILE
 from pillarbox.cli import network, relays
+from pillarbox.cli.clients import clients
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.layout import (
     PLACES,
@@ -68,7 +69,7 @@ def findings(home: Path) -> Iterator[Finding]:
         yield from _place(premises, place)
     yield from _control(home / "control", complaints)
     yield from _readable(premises)
-    for part in (_routes, _checkers, _users, _mailboxes, _queue, network.certificates, network.ports):
+    for part in (_routes, _checkers, _users, _mailboxes, _queue, clients, network.certificates, network.ports):
         yield from _looking(part, premises)
     yield from network.records(settings)
 
