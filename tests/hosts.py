@@ -153,25 +153,33 @@ keep:
   user = Debian-exim
   create_directory
 begin authenticators
+{authenticators}"""
+# What each way to log in is to Exim, by the name that it offers.
+EXIM_LOGINS = {
+    "PLAIN": """\
 plain:
   driver = plaintext
   public_name = PLAIN
-  server_condition = ${{if and{{{{eq{{$auth2}}{{joe}}}}{{eq{{$auth3}}{{s3cret word}}}}}}}}
+  server_condition = ${if and{{eq{$auth2}{joe}}{eq{$auth3}{s3cret word}}}}
   server_set_id = $auth2
-  server_advertise_condition = ${{if def:tls_in_cipher}}
+""",
+    "LOGIN": """\
 login:
   driver = plaintext
   public_name = LOGIN
   server_prompts = Username:: : Password::
-  server_condition = ${{if and{{{{eq{{$auth1}}{{joe}}}}{{eq{{$auth2}}{{s3cret word}}}}}}}}
+  server_condition = ${if and{{eq{$auth1}{joe}}{eq{$auth2}{s3cret word}}}}
   server_set_id = $auth1
-  server_advertise_condition = ${{if def:tls_in_cipher}}
+""",
+    "CRAM-MD5": """\
 cram:
   driver = cram_md5
   public_name = CRAM-MD5
-  server_secret = ${{if eq{{$auth1}}{{joe}}{{s3cret word}}fail}}
+  server_secret = ${if eq{$auth1}{joe}{s3cret word}fail}
   server_set_id = $auth1
-"""
+""",
+}
+EXIM_OVER_TLS = "  server_advertise_condition = ${if def:tls_in_cipher}\n"
 
 OPENSMTPD = """\
 pki {me} cert "{home}/cert.pem"
@@ -199,11 +207,17 @@ def postfix(home: Path, *, tls: bool = True) -> Iterator[Host]:
 
 
 @contextmanager
-def exim(home: Path, *, tls: bool = True) -> Iterator[Host]:
-    """Debian's Exim. It lets joe log in with `s3cret word`, in clear by CRAM-MD5 only, and takes any recipient then."""
+def exim(
+    home: Path, *, tls: bool = True, logins: Sequence[str] = tuple(EXIM_LOGINS), clear: bool = False
+) -> Iterator[Host]:
+    """Debian's Exim. It lets joe log in with `s3cret word`, in clear by CRAM-MD5 only or, with `clear`, by each way
+    that it offers, and takes any recipient then."""
     unpacked, prefix = bundle("exim"), home / "prefix"
     port, box = _prepared(home)
-    _write(home / "exim.conf", EXIM, home, port, prefix=prefix, tls="*" if tls else "")
+    more = {name: "" if clear or name == "CRAM-MD5" else EXIM_OVER_TLS for name in logins}
+    authenticators = "".join(EXIM_LOGINS[name] + condition for name, condition in more.items())
+    written = {"prefix": prefix, "tls": "*" if tls else "", "authenticators": authenticators}
+    _write(home / "exim.conf", EXIM, home, port, **written)
     (home / "data/key.pem").write_bytes((home / "key.pem").read_bytes())
     for place in (home / "queue", home / "data", home / "data/key.pem"):
         os.chown(place, _id("Debian-exim"), _id("Debian-exim"))
