@@ -353,22 +353,6 @@ def test_numbers_of_deliveries_stay_within_what_a_tag_holds(
     assert not handout.busy
 
 
-def test_messages_that_stay_in_the_queue_do_not_stay_in_memory_for_their_recipients_or_their_number(
-    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
-) -> None:
-    """A message that waits or is held is not over; what is kept of it in memory is bounded whatever it is made of."""
-    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
-    longest = b"x" * 885 + b"@host0.example"
-    few = draft(1)._replace(body=b"", size=0)
-    many = few._replace(envelope=Envelope(b"", (longest,) * 1000))
-    for number in range(1, 101):
-        handout.accepted(number, many, engine.incarnation)
-    assert len(handout._fresh) < 20
-    for number in range(101, 20_101):
-        handout.accepted(number, few, engine.incarnation)
-    assert len(handout._fresh) < 17_000
-
-
 def test_a_message_that_is_not_in_memory_is_read_once_for_all_its_recipients(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

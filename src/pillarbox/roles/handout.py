@@ -1,13 +1,11 @@
 """The queue role's back: which messages go to their owners now, and what became of them.
 
-A message just committed is handed out from memory; bodies in memory are bounded, and what falls out is read from the
-engine again. Log lines are qmail-send's.
+Log lines are qmail-send's.
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -19,16 +17,14 @@ from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log, safe
+from pillarbox.roles.messages import Fresh, Messages
 from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import DOWN, Verb
 from pillarbox.routes import BadRoute, Hop, Routes
 from pillarbox.routing import Local, Routing
-from pillarbox.status import Failure, Refusal, Status, SystemTrouble
+from pillarbox.status import Failure, Refusal, Status
 
-IN_MEMORY = 16 << 20  # octets of messages kept for their deliveries, with their recipients
-OVERHEAD = 100  # octets that Python needs beside those of a recipient, about; ten times that for a message
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
-INLINE = 1 << 20  # octets of a body that goes in a frame; a larger one goes by descriptor, as one in a file does
 RECIPIENTS_AT_ONCE = 500  # in a frame: with the longest addresses they fit in beside the body
 RELAY_DESCRIPTORS = 3  # of a transaction in the remote role, which has as many as we: body, connection, a question
 RELAYED_AT_ONCE = 100  # recipients in one transaction: every host must take so many (RFC 5321 section 4.5.3.1.8)
@@ -47,14 +43,6 @@ class Owners(Protocol):
     def find(self, local: bytes, now: float) -> Link | None: ...
     def ask(self, local: bytes) -> None: ...
     def serves_many(self, link: Link) -> bool: ...
-
-
-class _Fresh(NamedTuple):
-    """A message in memory: `body` is None when it is in a spool file."""
-
-    message: Message
-    addresses: Sequence[bytes]
-    body: bytes | None
 
 
 class _Running(NamedTuple):
@@ -85,8 +73,7 @@ class Handout:
     def __init__(self, engine: Engine, settings: Settings, log: Log, owners: Owners) -> None:
         self._engine, self._log, self._owners = engine, log, owners
         self.schedule = schedule(settings)
-        self._fresh: OrderedDict[int, _Fresh] = OrderedDict()
-        self._octets = 0
+        self._messages = Messages(engine)
         self._unplaced: dict[bytes, list[Start]] = {}  # by local part: whose it is has been asked
         self._held_up: dict[Link, deque[Start]] = {}  # that owner role has much to read already
         self.remote: Link | None = None
@@ -124,7 +111,7 @@ class Handout:
             number, incarnation, draft.born, envelope.sender, draft.size, draft.uid, draft.pid, draft.spool
         )
         body = None if draft.body is None else bytes(draft.body)
-        self._remember(_Fresh(message, envelope.recipients, body))
+        self._messages.remember(Fresh(message, envelope.recipients, body))
         sender = safe(envelope.sender)
         self._log.fact(f"new msg {number}", "new", msg=number)
         self._log.fact(
@@ -137,7 +124,7 @@ class Handout:
     def ended(self, numbers: Sequence[int]) -> None:
         """These messages are over."""
         for number in numbers:
-            self._forget(number)
+            self._messages.forget(number)
             self._log.fact(f"end msg {number}", "end", msg=number)
 
     def shown(self, address: bytes) -> bytes:
@@ -151,33 +138,6 @@ class Handout:
         if isinstance(route, Local):
             return Destination(Channel.LOCAL, route.local.lower())
         return Destination(Channel.REMOTE, route.domain)
-
-    # messages in memory
-
-    def _remember(self, fresh: _Fresh) -> None:
-        self._fresh[fresh.message.id] = fresh
-        self._octets += _octets(fresh)
-        while self._octets > IN_MEMORY:
-            _number, oldest = self._fresh.popitem(last=False)
-            self._octets -= _octets(oldest)
-
-    def _forget(self, number: int) -> None:
-        fresh = self._fresh.pop(number, None)
-        if fresh is not None:
-            self._octets -= _octets(fresh)
-
-    def _find(self, number: int) -> _Fresh | None:
-        fresh = self._fresh.get(number)
-        if fresh is not None:
-            return fresh
-        entry = self._engine.show(number)
-        if entry is None:
-            return None
-        message, recipients = entry
-        body = None if message.spool else self._engine.body(message)
-        fresh = _Fresh(message, [recipient.address for recipient in recipients], body)
-        self._remember(fresh)  # its other recipients mostly come next
-        return fresh
 
     # handing out
 
@@ -294,7 +254,7 @@ class Handout:
                 self._relay_to(remote, these, fresh, domain, [address for _number, address in some], now)
 
     def _relay_to(
-        self, remote: Link, start: Start, fresh: _Fresh, domain: bytes, addresses: list[bytes], now: float
+        self, remote: Link, start: Start, fresh: Fresh, domain: bytes, addresses: list[bytes], now: float
     ) -> None:
         """One transaction: `addresses` are those of the start's numbers, all in `domain`."""
         try:
@@ -314,16 +274,16 @@ class Handout:
             fields += b"%d" % self._delivery(_Running(remote, message.id, number, "remote"), address), address
         remote.send(Verb.RELAY, 0, *fields, descriptors=descriptors)
 
-    def _sender(self, start: Start, fresh: _Fresh) -> bytes:
+    def _sender(self, start: Start, fresh: Fresh) -> bytes:
         """Under whose name this delivery goes."""
         if not start.alone:
             return fresh.message.sender
         return sender_for(fresh.message.sender, self.shown(fresh.addresses[start.numbers[0]]))
 
-    def _found(self, start: Start, now: float) -> _Fresh | None:
+    def _found(self, start: Start, now: float) -> Fresh | None:
         """The message, or None when it cannot be read: its recipients know already."""
         try:
-            fresh = self._find(start.message)
+            fresh = self._messages.find(start.message)
         except Failure as failure:
             self._fail(start, _unreadable(failure), now)
             return None
@@ -331,13 +291,11 @@ class Handout:
             self._fail(start, Outcome.never(b"The message is gone. (#5.3.0)\n"), now)
         return fresh
 
-    def _descriptors(self, fresh: _Fresh, start: Start, now: float) -> list[int] | None:
+    def _descriptors(self, fresh: Fresh, start: Start, now: float) -> list[int] | None:
         """The body's, when it is in a file or too large for a frame. None when it cannot be had: the start's recipients
         know already."""
         try:
-            if fresh.body is None:
-                return [self._engine.open_body(fresh.message)]
-            return [_memory_file(fresh.body)] if len(fresh.body) > INLINE else []
+            return self._messages.descriptors(fresh)
         except Failure as failure:
             self._fail(start, _unreadable(failure), now)
             return None
@@ -453,20 +411,3 @@ def _later(failure: Failure) -> Outcome:
 def _unreadable(failure: Failure) -> Outcome:
     """A body that is gone does not come back."""
     return Outcome.never(_later(failure).report) if isinstance(failure, BodyGone) else _later(failure)
-
-
-def _octets(fresh: _Fresh) -> int:
-    """What it takes of our memory, about."""
-    addresses = fresh.addresses
-    return len(fresh.body or b"") + sum(map(len, addresses)) + OVERHEAD * (len(addresses) + 10)
-
-
-def _memory_file(body: bytes) -> int:
-    """A descriptor to read these octets from. Raises SystemTrouble."""
-    try:
-        with open(os.memfd_create("body", os.MFD_CLOEXEC), "wb") as file:
-            file.write(body)
-            file.flush()
-            return os.dup(file.fileno())
-    except OSError as problem:
-        raise SystemTrouble.of(problem) from problem
