@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 from tests.nameserver import nameserver
 from tests.peers import peer, run
-from tests.scenarios.wire import Wire, deliver, smtp, token
+from tests.scenarios.wire import Wire, deliver, envelope, smtp, submit, token
 from tests.server import SECRET, Server, a_home, listen, until
 
+NOT_LISTED = b"550 5.7.1 sorry, that domain isn't in my list of allowed rcpthosts"
 FAR = b"anybody@far.example"
 JOE = b"joe@example.org"
 LOGIN = b"AUTH PLAIN " + base64.b64encode(b"\0%s\0%s" % (JOE, SECRET.encode()))
@@ -83,6 +84,7 @@ def test_rules_that_cannot_be_read_let_nobody_in() -> None:
         assert greeted(server, "smtp", "127.0.0.3").startswith(b"220 ")
 
 
+# row: tcprules-variables
 def test_databytes_of_a_rule_is_in_place_of_the_control_file() -> None:
     rules = '127.0.0.2:allow,DATABYTES="1000"\n127.0.0.3:allow,DATABYTES="0"\n'
     with ruled(rules, databytes="5000\n") as server:
@@ -95,6 +97,21 @@ def test_databytes_of_a_rule_is_in_place_of_the_control_file() -> None:
         ):
             with smtp(server, source=source) as wire:
                 assert wire.tell(b"MAIL FROM:<ann@example.net> SIZE=%d" % size)[:3] == code, (source, size)
+
+
+# row: tcprules-variables
+def test_relayclient_of_a_rule_lets_send_anywhere_and_is_put_behind_every_recipient() -> None:
+    rules = '127.0.0.2:allow,RELAYCLIENT=""\n127.0.0.3:allow,RELAYCLIENT=".far.example"\n'
+    with ruled(rules, ("smtp", "submission"), smtproutes="far.example:127.0.0.1:1\n") as server:
+        assert answer(server, "127.0.0.1", FAR) == NOT_LISTED
+        assert answer(server, "127.0.0.4", FAR) == NOT_LISTED
+        assert answer(server, "127.0.0.2", FAR) == b"250 2.1.5 ok"
+        with smtp(server, source="127.0.0.3") as wire:
+            envelope(wire, b"ann@example.net", b"joe@example.org")
+            assert submit(wire, b"Subject: x\r\n\r\n").startswith(b"250 ")
+        server.await_log(r"^starting delivery \d+: msg \S+ to remote joe@example\.org\.far\.example$")
+        with smtp(server, "submission", source="127.0.0.2") as wire:  # an address is no login
+            assert wire.tell(b"MAIL FROM:<ann@example.net>")[:3] == b"530"
 
 
 # row: rbl-variable, rbl-listed

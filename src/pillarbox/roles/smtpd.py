@@ -201,6 +201,7 @@ class Smtpd:
             mechanisms=self._mechanisms,
             cleartext=self._settings.authcleartext,
             blocked=verdict.blocked,
+            relayclient=verdict.relayclient,
         )
 
     def _admission_for(self, databytes: int | None) -> Admission:
