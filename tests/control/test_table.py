@@ -17,7 +17,8 @@ QMAILS = """me badmailfrom bouncefrom bouncehost concurrencylocal concurrencyrem
 doublebouncehost doublebounceto envnoathost helohost idhost localiphost locals morercpthosts percenthack plusdomain
 queuelifetime rcpthosts smtpgreeting smtproutes timeoutconnect timeoutremote timeoutsmtpd virtualdomains"""
 OURS = """listen tlscert tlskey authcleartext crammd5 maxrecipients spoolsize draintime defaultdelivery aliases
-rcptcheck roleusers checkers sendas cleartextroutes resolvers bounceformat bouncesize tcprules rbl logformat"""
+rcptcheck roleusers checkers smtppasswd checkerusers sendas cleartextroutes resolvers bounceformat bouncesize
+tcprules rbl logformat"""
 
 
 @pytest.fixture
@@ -97,6 +98,8 @@ def test_settings_built_by_hand_follow_their_me() -> None:
         ("rcptcheck", b"owner\n", "owner"),
         ("tlscert", b"/etc/ssl/my cert.pem\n", "/etc/ssl/my cert.pem"),
         ("defaultdelivery", b"# text\n./Mail/\n|prog\n", b"# text\n./Mail/\n|prog\n"),
+        ("smtppasswd", b"/etc/poppasswd\n", "/etc/poppasswd"),
+        ("checkerusers", b"qmaild\n# popup\nvmail\n", ("qmaild", "vmail")),
         ("checkers", b"shadow\n/bin/checkpassword -x y\n", (b"shadow", b"/bin/checkpassword -x y")),
         ("sendas", b"Joe@a.ex:Sales@a.ex\njoe@a.ex:@b.ex\n", {b"joe@a.ex": (b"sales@a.ex", b"@b.ex")}),
         ("roleusers", b"smtpd:_smtp\n", {"smtpd": "_smtp"}),
@@ -166,6 +169,10 @@ def test_nonsense_in_qmails_files_is_qmails_reading_and_one_warning(
         ("defaultdelivery", b"\n./Maildir/\n",
          "line 1: no delivery instruction in the first line; write dot-qmail lines, or remove the file"),
         ("defaultdelivery", b"./\0/\n", "holds a NUL byte; write dot-qmail lines, or remove the file"),
+        ("smtppasswd", b"\n", "line 1: not a file name: ''; write a file name, absolute or relative to the home, "
+         "or remove the file"),
+        ("checkerusers", b"qmaild\njoe smith\n", "line 2: not the name of a user: 'joe smith'; write one user a line, "
+         "or remove the file"),
         ("checkers", b"checkpassword\n", "line 1: neither 'shadow' nor an absolute command line: 'checkpassword'; "
          "write lines 'shadow' or /PATH/TO/CHECKPASSWORD ARGUMENTS, or remove the file"),
         ("sendas", b"joe\n", "line 1: not LOGIN:ADDRESS or LOGIN:@DOMAIN: 'joe'; "
@@ -360,3 +367,18 @@ def test_a_list_of_domains_that_cannot_be_read_is_not_called_missing(control: Pa
 def test_a_name_server_that_is_no_address_is_an_error(control: Path, line: bytes) -> None:
     taken, said, fatal = complaint(control, "resolvers", b"127.0.0.1\n" + line + b"\n")
     assert (taken, fatal) == ((), True) and said.startswith("control/resolvers: line 2: not ADDRESS or ADDRESS:PORT")
+
+
+def test_one_setting_is_read_alone(control: Path) -> None:
+    assert table.one(control, "smtppasswd") == "/usr/local/etc/smtp.passwd"
+    (control / "smtppasswd").write_bytes(b"users/smtp\n")
+    (control / "listen").write_bytes(b"nonsense\n")
+    assert table.one(control, "smtppasswd") == "users/smtp"
+    assert table.one(control, "rcpthosts") == {b"localhost"}
+    assert table.one(control, "virtualdomains") == {}
+    with pytest.raises(table.Nonsense, match=r"^control/listen: line 1: .*; write lines SERVICE ADDRESS:PORT"):
+        table.one(control, "listen")
+    (control / "smtppasswd").unlink()
+    (control / "smtppasswd").mkdir()
+    with pytest.raises(table.Nonsense, match=r"^control/smtppasswd: cannot read it: Is a directory$"):
+        table.one(control, "smtppasswd")

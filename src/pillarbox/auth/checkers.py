@@ -15,17 +15,14 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO
 
-from pillarbox.auth import checkpassword, hashes
+from pillarbox.auth import checkpassword, shadow
 from pillarbox.credentials import Credentials, Password
 from pillarbox.status import Failure, Status
 from pillarbox.users.owner import Owner
 
 SHADOW = b"shadow"
-SHADOW_FILE = Path("/etc/shadow")
-LARGEST_FILE = 16 << 20
 TIME = 20.0
 """Seconds that a program has."""
 _AT_ROOT = b'cd / && exec "$@"'
@@ -33,7 +30,6 @@ _WHO = b"id -u && pwd -P"
 _ENVIRONMENT = {b"PATH": b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _REPORT = re.compile(rb"([0-9]{1,10})\n(/[^\n]*)\n")
 _REPORT_SIZE = 8192
-_DIGEST_OF = re.compile(rb"[./0-9A-Za-z]+\Z")
 
 
 class CannotCheck(Failure):
@@ -72,58 +68,16 @@ def check(checkers: Sequence[bytes], name: bytes, owner: Owner | None, credentia
 
 def _ask(checker: bytes, name: bytes, owner: Owner | None, credentials: Credentials, today: int) -> Verdict:
     if checker == SHADOW:
-        known = owner is not None and isinstance(credentials, Password)
-        return Verdict(_shadow(name if known else b"", credentials, today))
+        return Verdict(_by_shadow(name if owner is not None else None, credentials, today))
     return _program(checker.split(), name, owner, credentials)
 
 
-# shadow
-
-
-def _shadow(name: bytes, credentials: Credentials, today: int) -> bool:
-    """shadow(5). What is no password costs what a wrong one does: a hash of the kind that others there have."""
-    lines = [line.split(b":") for line in _read_shadow().split(b"\n") if line]
-    stored = next((line[1] for line in lines if line[0] == name and _lives(line, today)), b"") if name else b""
+def _by_shadow(name: bytes | None, credentials: Credentials, today: int) -> bool:
     password = credentials.password if isinstance(credentials, Password) else b""
-    sane = 0 < len(password) <= hashes.LONGEST_PASSWORD and b"\0" not in password
-    if sane and hashes.usable(stored):
-        return hashes.crypted(stored, password)
-    hashes.crypted(_decoy(lines), b"-")
-    return False
-
-
-def _read_shadow() -> bytes:
     try:
-        with open(SHADOW_FILE, "rb") as stream:
-            text = stream.read(LARGEST_FILE + 1)
-    except OSError as problem:
-        raise CannotCheck(f"cannot read {SHADOW_FILE}: {problem.strerror}") from None
-    if len(text) > LARGEST_FILE:
-        raise CannotCheck(f"{SHADOW_FILE} is absurdly large")
-    return text
-
-
-def _lives(line: list[bytes], today: int) -> bool:
-    """Neither the account nor its password is over. Fields: name, hash, last change, minimum, maximum, warning,
-    inactive, expiry; days since 1970, empty where there is no such limit."""
-    changed, longest, grace, expiry = (_days(line, at) for at in (2, 4, 6, 7))
-    if expiry is not None and today >= expiry:
-        return False
-    if changed is None or longest is None or grace is None:
-        return True
-    return today <= changed + longest + grace
-
-
-def _days(line: list[bytes], at: int) -> int | None:
-    field = line[at] if at < len(line) else b""
-    return int(field) if field.isdigit() and len(field) < 9 else None
-
-
-def _decoy(lines: list[list[bytes]]) -> bytes:
-    """Somebody's salt and cost, with a result that no password has."""
-    stored = next((line[1] for line in lines if len(line) > 1 and hashes.usable(line[1])), b"")
-    head, dollar, digest = stored.rpartition(b"$")
-    return head + dollar + _DIGEST_OF.sub(lambda found: b"." * len(found[0]), digest)
+        return shadow.right(name, password, today)
+    except shadow.CannotRead as problem:
+        raise CannotCheck(problem.text) from None
 
 
 # programs

@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Thread
 
 from pillarbox.credentials import Credentials, Digest, Password
 from pillarbox.status import Failure
@@ -86,14 +85,6 @@ def said(credentials: Credentials) -> bytes | None:
 def read(descriptor: int = DESCRIPTOR) -> Asked:
     """Read to its end, and close, what a checkpassword program is asked. Two fields at least, each with its NUL. Blocks
     as long as somebody holds the pipe open. Raises NotAsked."""
-    octets = _read(descriptor)
-    fields = octets.split(b"\0")
-    if len(fields) < 3:
-        raise NotAsked(f"descriptor {descriptor} has no name and password, each with a NUL behind it", MISUSED)
-    return Asked(fields[0], fields[1], fields[2] if len(fields) > 3 else None, octets)
-
-
-def _read(descriptor: int) -> bytes:
     octets = b""
     try:
         with open(descriptor, "rb", buffering=0) as pipe:
@@ -101,9 +92,17 @@ def _read(descriptor: int) -> bytes:
                 octets += block
     except OSError as problem:
         raise NotAsked(f"cannot read descriptor {descriptor}: {problem.strerror or problem}", TROUBLE) from None
+    return parse(octets)
+
+
+def parse(octets: bytes) -> Asked:
+    """What was said, from its octets. Raises NotAsked."""
     if len(octets) > MOST_SAID:
-        raise NotAsked(f"more than {MOST_SAID} octets on descriptor {descriptor}", WRONG)
-    return octets
+        raise NotAsked(f"asked with more than {MOST_SAID} octets", WRONG)
+    fields = octets.split(b"\0")
+    if len(fields) < 3:
+        raise NotAsked("asked without a name and a password, each with a NUL behind it", MISUSED)
+    return Asked(fields[0], fields[1], fields[2] if len(fields) > 3 else None, octets)
 
 
 class Process:
@@ -132,6 +131,8 @@ class Process:
             os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
 
     def _end_within(self, seconds: float) -> None:
+        from threading import Thread
+
         watch = Thread(target=self._watch, daemon=True)
         watch.start()
         watch.join(seconds)

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pillarbox.auth.checkers import SHADOW, SHADOW_FILE
+from pillarbox.auth import shadow
+from pillarbox.auth.checkers import SHADOW
 from pillarbox.cli import network, relays
 from pillarbox.cli.clients import clients
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
@@ -180,7 +181,7 @@ def _checkers(premises: Premises) -> Iterator[Finding]:
     """How system users log in: auth, which then is root where it can be, has to read or run this."""
     for checker in premises.settings.checkers:
         shown = printable(checker)
-        file = SHADOW_FILE if checker == SHADOW else Path(os.fsdecode(checker.split()[0]))
+        file = shadow.FILE if checker == SHADOW else Path(os.fsdecode(checker.split()[0]))
         if not os.access(file, os.R_OK if checker == SHADOW else os.X_OK) or not file.is_file():
             remedy = f"install {quoted(file)}, or take the line out" if checker != SHADOW else "serve as root"
             yield problem(f"control/checkers: {shown}", "cannot be used", remedy)

@@ -34,6 +34,7 @@ from pillarbox.users.become import Ids
 
 PUBLIC = "run/queue"
 INJECTION = "run/inject"
+CHECKER = "run/checker"
 PERMANENT = Status(5, 3, 5)
 
 
@@ -67,9 +68,11 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     herald = None if classic else Herald.begin(home, settings, bound)
     # The first account made its domain ours.
     house.settings = settings = replace(_settings(home, quiet=True), **house.overrides)
-    activation.refuse_strange(received, [home / PUBLIC, home / INJECTION])
+    activation.refuse_strange(received, [home / PUBLIC, home / INJECTION, home / CHECKER])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     house.injection = activation.unix(received, home / INJECTION, 0o666)
+    if settings.checkerusers:
+        house.checker = activation.unix(received, home / CHECKER, 0o666)
     house.places = places.file()
     raise_descriptor_limit()
     house.alias = users["alias"]

@@ -113,6 +113,7 @@ def is_virtual_key(value: bytes) -> bool:
     return not value or is_host_or_suffix(value) or (b"@" in value and is_word(value))
 
 
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _HOST = re.compile(rb"\[[^\x00-\x20\x7f@\[\]]+\]|[^\x00-\x20\x7f@:\[\]/#.][^\x00-\x20\x7f@:\[\]/#]*")
 _SENDER = re.compile(rb"[^\x00-\x20\x7f]*@[^\x00-\x20\x7f@]+|\.[^\x00-\x20\x7f@]+")
 _WORD = re.compile(rb"[^\x00-\x20\x7f]+")
@@ -236,10 +237,19 @@ def names(text: bytes, allowed: tuple[str, ...]) -> Reading:
     pairs: dict[str, str] = {}
     for at, entry in lines(text):
         role, _, user = entry.decode("latin-1").partition(":")
-        if role not in allowed or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", user):
+        if role not in allowed or not _USER.fullmatch(user):
             return Reading(None, Fault(at, f"not ROLE:USER: {shown(entry)}"))
         pairs[role] = user
     return Reading(pairs)
+
+
+def users(text: bytes) -> Reading:
+    """control/checkerusers: names of system users."""
+    numbered = [(at, entry.decode("latin-1")) for at, entry in lines(text)]
+    for at, entry in numbered:
+        if not _USER.fullmatch(entry):
+            return Reading(None, Fault(at, f"not the name of a user: {shown(entry.encode('latin-1'))}"))
+    return Reading(tuple(entry for _, entry in numbered))
 
 
 def commands(text: bytes) -> Reading:

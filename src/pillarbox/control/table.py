@@ -18,8 +18,10 @@ from pillarbox import blocklists
 from pillarbox.blocklists import Source
 from pillarbox.control import reading
 from pillarbox.control.reading import Accepts, Fault, Listener, Reading
+from pillarbox.status import Failure, Status
 
-__all__ = ["TABLE", "Complaint", "Entry", "Listener", "Settings", "fingerprint", "read", "reread", "unknown"]
+__all__ = ["TABLE", "Complaint", "Entry", "Listener", "Nonsense", "Settings"]
+__all__ += ["fingerprint", "one", "read", "reread", "unknown"]
 
 SERVICES = ("smtp", "submission", "submissions", "pop3", "pop3s", "qmtp", "qmqp")
 ROLES = ("auth", "smtpd", "users", "queue", "remote", "pop3d", "log", "alias", "vmail")
@@ -214,6 +216,11 @@ class Settings:
         "list", "auth", "how system users log in: shadow, or checkpassword command lines", reading.commands,
         "lines 'shadow' or /PATH/TO/CHECKPASSWORD ARGUMENTS", (),
     )  # fmt: skip
+    smtppasswd: str = _path("auth", "USER:PASSWORD lines that cmd5checkpw verifies", "/usr/local/etc/smtp.passwd")
+    checkerusers: tuple[str, ...] = _ours(
+        "list", "auth", "users whose programs may ask run/checker about smtppasswd; none: auth does not answer there",
+        reading.users, "one user a line", (),
+    )  # fmt: skip
     sendas: Mapping[bytes, tuple[bytes, ...]] = _ours(
         "map", "auth", "LOGIN:ADDRESS or LOGIN:@DOMAIN, further senders of a login", reading.grants,
         "lines LOGIN:ADDRESS or LOGIN:@DOMAIN", {},
@@ -273,6 +280,26 @@ def reread(directory: Path, old: Settings, *, closed: Collection[str] = ()) -> t
     values = {name: getattr(settings, name) for name in TABLE} | kept
     spoken = [Complaint(c.file, c.line, c.problem, True, "the old value holds") if c.fatal else c for c in complaints]
     return Settings(**values), spoken
+
+
+class Nonsense(Failure):
+    """A control file that cannot be used; the text is one line with the remedy."""
+
+    status = Status(5, 3, 5)
+
+
+def one(directory: Path, name: str) -> Any:
+    """One setting, for a program that needs no other (and not one that follows control/me). Raises Nonsense for what
+    `read` has a fatal complaint about."""
+    entry = TABLE[name]
+    try:
+        text = reading.content(directory / name)
+    except OSError as problem:
+        raise Nonsense(f"control/{name}: cannot read it: {problem.strerror}") from None
+    found = Reading(None) if text is None else entry.read(text)
+    if found.fault is not None and entry.ours:
+        raise Nonsense(str(_complaint(name, entry, found.fault, absent=False)))
+    return getattr(Settings(), name) if found.value is None else found.value
 
 
 def fingerprint(directory: Path) -> tuple[tuple[str, int, int, int], ...]:

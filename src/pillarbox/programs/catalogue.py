@@ -8,6 +8,9 @@ from importlib import import_module
 USAGE = 100
 
 PROGRAMS = {
+    "checker": "pillarbox.programs.checker",
+    "checkpassword": "pillarbox.programs.checkpassword",
+    "cmd5checkpw": "pillarbox.programs.cmd5checkpw",
     "maildirmake": "pillarbox.programs.maildirmake",
     "maildirpasswd": "pillarbox.programs.maildirpasswd",
     "newaliases": "pillarbox.programs.newaliases",

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from pillarbox.envelope import LONGEST, Envelope
+from pillarbox.net import unix
 from pillarbox.programs.content import BLOCK, Content
 from pillarbox.roles.link import Frame, Link, LinkLost, refusal
 from pillarbox.roles.verbs import MAY_SAY, Verb
@@ -27,7 +28,6 @@ CREDIT: Final = 256 << 10  # octets of blocks on their way before the queue must
 AWAY_PATIENCE: Final = 5.0  # seconds that a server may take to come back: a restart loses no mail
 ANSWER_PATIENCE: Final = 120.0  # seconds between two signs of life of the queue
 FIRST_PAUSE: Final = 0.05
-_LONGEST_PATH: Final = 100  # octets of a socket's path: the kernel takes 107
 
 OK: Final = 0
 TOO_LONG: Final = 11
@@ -109,7 +109,7 @@ class _Injection:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(ANSWER_PATIENCE)
-            _connect(sock, self._path)
+            unix.connect(sock, self._path)
         except OSError as problem:
             sock.close()
             if isinstance(problem, TimeoutError):
@@ -169,19 +169,6 @@ class _Injection:
         if said.verb is Verb.COMMITTED:
             return _committed(said)
         return _refused(refusal(said.fields))
-
-
-def _connect(sock: socket.socket, path: str) -> None:
-    """Paths of any length: through a descriptor of the directory. Raises OSError."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        sock.connect(path)
-        return
-    directory, name = os.path.split(path)
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sock.connect(f"/proc/self/fd/{descriptor}/{name}")
-    finally:
-        os.close(descriptor)
 
 
 def _committed(said: Frame) -> Result:

@@ -23,6 +23,12 @@ def find(environ: Mapping[str, str], *, qmail: str = QMAIL, named: str = NAMED) 
     return _named(named) or (qmail if is_home(qmail) else _own(environ))
 
 
+def of_machine(*, qmail: str = QMAIL, named: str = NAMED) -> str:
+    """The machine's home, whoever asks and whatever his environment says: what /etc/pillarbox/home says, else
+    /var/qmail."""
+    return _named(named) or qmail
+
+
 def is_home(directory: str) -> bool:
     """Was it set up?"""
     return os.path.exists(f"{directory}/control/me")

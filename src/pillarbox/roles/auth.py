@@ -25,6 +25,7 @@ from pillarbox.auth.throttle import Throttle
 from pillarbox.auth.verify import Accounts, Login, extension_record, verify
 from pillarbox.credentials import Credentials, Digest, Password
 from pillarbox.roles import connections
+from pillarbox.roles.checker import Checker, uids
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log, safe
@@ -74,13 +75,31 @@ class Auth:
         self._ended = self._loop.create_future()
         self._control = LoopLink(self._loop, Link(control, SUPERVISOR_SAYS), self._told, self._end)
         self._links: set[LoopLink] = set()
+        self._checker = self._checking()
 
     async def serve(self) -> None:
         """To the role's end."""
         self._control.send(Verb.READY, 0)
+        if self._checker is not None:
+            self._look(self._checker)
         await self._ended
+        if self._checker is not None:
+            self._checker.close()
         for threads in (self._hashing, self._asking, self._finding):
             threads.shutdown(wait=False, cancel_futures=True)
+
+    def _checking(self) -> Checker | None:
+        """Answers on run/checker about control/smtppasswd, which has to be ours to read."""
+        if self._house.checker is None:
+            return None
+        allowed = uids(self._house.settings.checkerusers, self._log)
+        file = self._house.home / self._house.settings.smtppasswd
+        loop = self._loop
+        return Checker(self._house.checker, file, allowed, self._log, watch=loop.add_reader, unwatch=loop.remove_reader)
+
+    def _look(self, checker: Checker) -> None:
+        checker.look()
+        self._loop.call_later(1.0, self._look, checker)
 
     def _told(self, frame: Frame) -> None:
         if frame.verb is Verb.LINK:
@@ -90,6 +109,9 @@ class Auth:
             if self._house.users and self._house.users["auth"].uid != os.getuid():
                 self._end()  # control/checkers was made or taken away; the next of us will be whom it needs
             self._accounts = Accounts(self._house.home, self._house.settings, alias=self._house.alias)
+            if self._checker is not None:
+                self._checker.uids = uids(self._house.settings.checkerusers, self._log)
+                self._checker.file = self._house.home / self._house.settings.smtppasswd
         elif frame.verb is Verb.DRAIN:
             self._end()
 

@@ -36,6 +36,7 @@ class House:
     certificates: dict[str, int] = field(default_factory=dict)
     public: socket.socket | None = None  # where the queue answers `pillarbox queue`, listening in run/
     injection: socket.socket | None = None  # where it takes messages from programs
+    checker: socket.socket | None = None  # where auth answers cmd5checkpw, with control/checkerusers
     places: int | None = None  # what owner roles share to know how many deliveries run as processes
     users: Mapping[str, Ids] = field(default_factory=dict)  # whom each role becomes; none of them when we are not root
     alias: User | None = None  # whose alias/ is, where control/roleusers may say that
@@ -59,6 +60,8 @@ class House:
         kept = {sock.fileno() for _listener, sock in self.listeners(role)}
         if role == "queue":
             kept |= {sock.fileno() for sock in (self.public, self.injection) if sock is not None}
+        if role == "auth" and self.checker is not None:
+            kept.add(self.checker.fileno())
         if role in ("spawn", "owner") and self.places is not None:
             kept.add(self.places)
         return kept

@@ -35,6 +35,17 @@ def become(user: Ids) -> None:
     raise OSError("could become root again")
 
 
+def give_up() -> None:
+    """Be the caller alone again, for good: a set-uid program's rights are gone. Raises OSError."""
+    os.setresgid(*[os.getgid()] * 3)
+    os.setresuid(*[os.getuid()] * 3)
+
+
+def gained() -> bool:
+    """Whether we have rights that our caller has not: a set-uid or set-gid program has."""
+    return os.getuid() != os.geteuid() or os.getgid() != os.getegid()
+
+
 def _drop_capabilities() -> None:
     """Permitted and effective ones went with uid 0; inheritable ones, which a program would get back, did not."""
     header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
