@@ -33,6 +33,16 @@ def main() -> int:
     os._exit(status)  # what the interpreter tidies up at its end, the kernel does at once
 
 
+def installed(name: str, home: str = "") -> None:
+    """What a launcher of `pillarbox install` calls: this program, for that home unless the environment says another.
+    Ends the process."""
+    if home and not os.environ.get("PILLARBOX_HOME"):
+        os.environ["PILLARBOX_HOME"] = home
+    called = os.path.basename(sys.argv[0])
+    sys.argv[0] = called if called in catalogue.LINKS else name  # mailq may be a link to sendmail
+    main()
+
+
 def program(argv: Sequence[str]) -> list[str] | None:
     """The program that is meant, with its arguments; None when it is the command itself."""
     name, arguments = os.path.basename(argv[0]), argv[1:]

@@ -81,6 +81,23 @@ def unit(home: str | None, name: str | None) -> int:
     return unit(_where(home), name)
 
 
+@cli.command()
+@click.option("--into", metavar="DIR", help="A qmail's directory (/var/qmail), or a directory of programs (.../sbin).")
+@click.option("--only", metavar="NAME,...", help="These programs alone.")
+@click.option(
+    "--dry-run", is_flag=True, help="Change nothing; say what would be done, and what would behave otherwise."
+)
+@click.option("--undo", is_flag=True, help="Put back the programs that were replaced.")
+def install(into: str | None, only: str | None, dry_run: bool, undo: bool) -> int:
+    """Put our programs in the place of a qmail's own."""
+    from pillarbox.cli import install
+
+    if into is None:
+        raise click.UsageError("say where: --into /var/qmail, or wherever your qmail is")
+    names = tuple(name for name in (only or "").replace(",", " ").split())
+    return (install.undo if undo else install.install)(Path(into), names, dry_run=dry_run)
+
+
 @cli.group()
 def account() -> None:
     """Mail accounts: add, list, remove, password."""

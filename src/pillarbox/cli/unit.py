@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pillarbox.cli.home import require
 from pillarbox.cli.shell import quoted
+from pillarbox.cli.trust import writable_by_others
 from pillarbox.control.table import Settings, read
 from pillarbox.programs.injector import SOCKET
 from pillarbox.status import Failure, Status
@@ -102,18 +102,11 @@ def _writable_by_others(program: Path) -> Iterator[str]:
     """Root will run this program at every start: whoever may change it, or what it loads, may become root."""
     if os.getuid() != 0:
         return
-    package = Path(__file__).resolve().parent.parent
-    for place in dict.fromkeys([*_ways(program), *_ways(program.resolve()), *_ways(package)]):
-        facts = place.stat()
-        others = stat.S_IWOTH | (stat.S_IWGRP if facts.st_gid != 0 else 0)
-        loose = facts.st_mode & others and not facts.st_mode & stat.S_ISVTX
-        if facts.st_uid != 0 or loose:
+    for place in (program, Path(__file__).resolve().parent.parent):
+        found = writable_by_others(place)
+        if found is not None:
             yield (
-                f"{place}: others than root may write there, and root will run what lies there; "
+                f"{found}: others than root may write there, and root will run what lies there; "
                 "install it where only root writes, such as /opt/pillarbox"
             )
             return
-
-
-def _ways(path: Path) -> list[Path]:
-    return [path, *path.parents]

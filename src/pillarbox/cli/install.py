@@ -1,0 +1,219 @@
+"""`pillarbox install`: our programs in the place of a qmail's own, one by one, and `--undo`.
+
+Nothing of qmail's but programs is touched, and of those only what we have. Each is replaced at once (launchers.py) by a
+few lines that start a copy of Pillarbox which only root can change (runtime.py).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.cli import runtime
+from pillarbox.cli.home import NoHome, refuse_beside_qmail_send
+from pillarbox.cli.launchers import CannotInstall, Programs
+from pillarbox.cli.output import printable
+from pillarbox.cli.trust import closed_to_others, writable_by_others
+from pillarbox.programs.catalogue import PROGRAMS
+
+BINS = ("bin", "sbin")
+# Without a server of ours these leave mail where nobody takes it, or show a queue that is not there.
+SERVER = ("qmail-queue", "qmail-start", "qmail-qread", "qmail-qstat")
+_MOST = 100_000  # messages that are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says. `into`: a qmail's directory, or a directory of programs (.../sbin)."""
+
+    into: Path
+    only: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def bin(self) -> Path:
+        """Where the programs stand."""
+        return self.into if self.into.name in BINS else self.into / "bin"
+
+    @property
+    def home(self) -> Path | None:
+        """The qmail, if this is one."""
+        home = self.bin.parent
+        return home if (home / "control").is_dir() else None
+
+
+def install(into: Path, only: Sequence[str] = (), *, dry_run: bool = False) -> int:
+    """Put our programs there, or say (`dry_run`) what that would do. 0; raises CannotInstall, OSError."""
+    asked = Asked(Path(os.path.abspath(into)), tuple(only), dry_run)
+    _refuse_names(asked.only)
+    _refuse_place(asked)
+    runtime.refuse_unsafe()
+    programs = Programs(asked.bin)
+    names, held_back = _chosen(asked)
+    if not dry_run:
+        with programs.alone():
+            _put(asked, programs, names)
+    for line in (*_told(asked, programs, names), *held_back):
+        print(printable(line))
+    return 0
+
+
+def undo(into: Path, only: Sequence[str] = (), *, dry_run: bool = False) -> int:
+    """Put back what was there. 0; raises CannotInstall, OSError."""
+    asked = Asked(Path(os.path.abspath(into)), tuple(only), dry_run)
+    _refuse_names(asked.only)
+    _refuse_place(asked)
+    programs = Programs(asked.bin)
+    with programs.alone():
+        for line in _taken_back(asked, programs):
+            print(printable(line))
+    return 0
+
+
+def _put(asked: Asked, programs: Programs, names: Sequence[str]) -> None:
+    """Launchers of these names, and those of ours that are there already, of this very version."""
+    copy = runtime.build(asked.bin)
+    for name in dict.fromkeys([*names, *(name for name in programs.ours() if name in PROGRAMS)]):
+        programs.put(runtime.launcher(name, copy, asked.home))
+    if not _somebody_runs_ours():
+        _remove(runtime.others(asked.bin, copy))
+
+
+def _told(asked: Asked, programs: Programs, names: Sequence[str]) -> Iterator[str]:
+    """One line for each program, and one for those that stay."""
+    kept = programs.replaced()
+    for name in names:
+        file = programs.directory / name
+        facts = programs.facts(name)
+        if not asked.dry_run:
+            yield f"{file}: Pillarbox's; " + (
+                f"{programs.kept}/replaced has the old one" if name in kept else "new here"
+            )
+        elif facts is not None and programs.is_ours(name):
+            yield f"{file}: Pillarbox's already, would become this version"
+        elif facts is not None:
+            yield f"{file}: would be replaced and kept ({_owner(facts)} {stat.S_IMODE(facts.st_mode):04o})"
+        else:
+            yield f"{file}: would be new"
+    stay = sorted(name for name in os.listdir(programs.directory) if name not in PROGRAMS and not name.startswith("."))
+    if stay:
+        yield f"stay as they are, Pillarbox has no such programs: {' '.join(stay)}"
+
+
+def _chosen(asked: Asked) -> tuple[list[str], list[str]]:
+    """The programs that will be put there, and lines about those that will not. Raises CannotInstall when one that was
+    asked for cannot be."""
+    names = list(asked.only or PROGRAMS)
+    if asked.home is None:
+        return names, []
+    reason = _qmail_send_works(asked.home)
+    if reason is None and not asked.only:
+        waiting = _waiting(asked.home)
+        reason = (
+            f"{waiting} messages wait in its queue, which ours does not read; let qmail-send deliver them, or name "
+        )
+        reason = reason + "the programs with --only" if waiting else None
+    held = [name for name in names if name in SERVER]
+    if reason is None or not held:
+        return names, []
+    if asked.only:
+        raise CannotInstall(f"{asked.home}: {reason}")
+    return [name for name in names if name not in SERVER], [f"not yet {' '.join(held)}: {reason}"]
+
+
+def _qmail_send_works(home: Path) -> str | None:
+    try:
+        refuse_beside_qmail_send(home)
+    except NoHome:
+        return "qmail-send runs there, and would not get the mail of our qmail-queue; stop qmail, and install again"
+    return None
+
+
+def _waiting(home: Path) -> int:
+    """Messages in the queue of a qmail, at most _MOST."""
+    count = 0
+    for directory in (home / "queue" / "mess").glob("*"):
+        with suppress(OSError):
+            count += len(os.listdir(directory))
+        if count >= _MOST:
+            break
+    return count
+
+
+def _taken_back(asked: Asked, programs: Programs) -> Iterator[str]:
+    names = sorted({*programs.ours(), *programs.replaced()})
+    if asked.only:
+        names = [name for name in names if name in asked.only]
+    for name in names:
+        file = programs.directory / name
+        if asked.dry_run:
+            yield f"{file}: would be put back" if name in programs.replaced() else f"{file}: would go"
+        elif not programs.take_back(name):
+            yield f"{file}: another one by now, and stays; {programs.kept}/replaced/{name} is the one that was here"
+        else:
+            yield f"{file}: put back" if programs.facts(name) is not None else f"{file}: gone"
+    if asked.dry_run or programs.ours():
+        return
+    if _somebody_runs_ours():
+        yield f"{programs.kept}/runtime: programs still run from it; say --undo again when they have ended"
+        return
+    _remove(runtime.others(asked.bin, None))
+    with suppress(FileNotFoundError):
+        (programs.kept / "runtime").rmdir()
+    programs.clear()
+    if not names:
+        yield f"{programs.directory}: nothing to undo"
+
+
+def _remove(copies: Sequence[Path]) -> None:
+    for copy in copies:
+        shutil.rmtree(copy)
+
+
+def _somebody_runs_ours() -> bool:
+    """Does a process of one of our launchers run, wherever it stands? It may still have to import something."""
+    for process in os.listdir("/proc"):
+        if process.isdigit():
+            with suppress(OSError):
+                words = Path("/proc", process, "cmdline").read_bytes().split(b"\0")
+                if words[1:2] == [b"-IS"] and os.fsdecode(os.path.basename(words[2])) in PROGRAMS:
+                    return True
+    return False
+
+
+def _refuse_names(only: Sequence[str]) -> None:
+    unknown = [name for name in only if name not in PROGRAMS]
+    if unknown:
+        raise CannotInstall(f"there is no program {unknown[0]!r}; there are: {', '.join(PROGRAMS)}")
+
+
+def _refuse_place(asked: Asked) -> None:
+    if not asked.bin.is_dir():
+        raise CannotInstall(f"{asked.bin}: no such directory; say --into /var/qmail, or wherever your qmail is")
+    if os.geteuid() != 0 and not asked.dry_run:
+        raise CannotInstall(f"{asked.bin}: only root can put programs there for everybody; run this as root")
+    found = writable_by_others(asked.bin)
+    if found is not None:
+        remedy = f"chown root {found}" if os.stat(found).st_uid else f"chmod go-w {found}"
+        raise CannotInstall(f"{found}: others than root may write there, and could change the programs; {remedy}")
+    closed = closed_to_others(asked.bin)
+    if closed is not None:
+        raise CannotInstall(
+            f"{closed}: not everybody may enter it, and programs run as many users; chmod go+x {closed}"
+        )
+
+
+def _owner(facts: os.stat_result) -> str:
+    user, group = str(facts.st_uid), str(facts.st_gid)
+    with suppress(KeyError):
+        user = pwd.getpwuid(facts.st_uid).pw_name
+    with suppress(KeyError):
+        group = grp.getgrgid(facts.st_gid).gr_name
+    return f"{user}:{group}"

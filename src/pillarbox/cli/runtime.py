@@ -1,0 +1,220 @@
+"""A copy of all that our programs run on, which only root can change: this package and the libraries it needs.
+
+Launchers start it with the interpreter's -I and -S: no variable, no directory of the caller's and no other package of
+the machine has a say in what they load. The copy has its name only when it is whole and on disk, and the name says what
+is in it, so that a newer version comes beside it and running programs keep theirs.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import os
+import py_compile
+import re
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+
+import pillarbox
+from pillarbox.cli.launchers import KEPT, CannotInstall, Launcher
+from pillarbox.cli.shell import quoted
+from pillarbox.cli.trust import closed_to_others, loose, loose_within, writable_by_others
+from pillarbox.mailbox.durable import sync_file_system
+from pillarbox.programs.other_queue import LAUNCHER
+from pillarbox.users.replace import sync_directory
+
+# As pyproject.toml has them; a checkout that was never installed has no metadata of its own to ask.
+LIBRARIES = ("argon2-cffi", "cdbx", "click", "cryptography", "dnspython", "rich", "uvloop")
+_OPTIONAL = ("uvloop",)
+_SITES = frozenset({"site-packages", "dist-packages"})  # what -S leaves out
+_LONGEST_LINE = 250  # octets of `#!` and what follows, which kernels since 5.1 read
+_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_SAFE = "install Python and Pillarbox where only root writes (docs/install.md)"
+
+# Whatever keeps it from starting is temporary: of qmail-remote, qmail takes other statuses for a refusal.
+_LAUNCHER = """\
+{line}
+# {mark}: {name}. `pillarbox install --into {into} --undo` takes it back.
+import sys
+sys.path.append({runtime!r})
+try:
+    from pillarbox.cli.launch import installed
+except BaseException as trouble:
+    if sys.stderr:
+        sys.stderr.write("{name}: cannot start: %r\\n" % trouble)
+    sys.exit(111)
+installed({told})
+"""
+
+Files = dict[str, Path]
+
+
+def interpreter() -> Path:
+    """The program that runs this one, without the environment it was installed in."""
+    return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+
+
+def refuse_unsafe() -> None:
+    """Raises CannotInstall when another user than root can change the interpreter, its library or ours, or when not
+    everybody may run them."""
+    python = interpreter()
+    closed = closed_to_others(python)
+    if closed is not None:
+        raise CannotInstall(
+            f"{python}: other users cannot run it (stopped at {closed}), and programs run as many users; "
+            "install Pillarbox with the system's Python (docs/install.md)"
+        )
+    places = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    for place in (python, *places, Path(pillarbox.__file__).parent):
+        found = writable_by_others(place)
+        if found is not None:
+            raise CannotInstall(
+                f"{found}: others than root may write there, and root would run what lies there; {_SAFE}"
+            )
+    for place in dict.fromkeys(places):
+        found = loose_within(place, _SITES)
+        if found is not None:
+            raise CannotInstall(f"{found}: others than root may write it, and root would run it; {_SAFE}")
+
+
+def build(into: Path) -> Path:
+    """A copy in into/KEPT/runtime, or the one that is there already. Raises CannotInstall, OSError."""
+    files = _files()
+    shelf = into / KEPT / "runtime"
+    built = shelf / _name(files)
+    if built.is_dir():
+        return built
+    fresh = shelf / ".next"
+    shutil.rmtree(fresh, ignore_errors=True)
+    umask = os.umask(0o022)
+    try:
+        fresh.mkdir(parents=True)
+        with _synced(fresh):
+            for name, source in files.items():
+                _copy(source, fresh / name)
+            _compile(fresh, built)
+    finally:
+        os.umask(umask)
+    os.rename(fresh, built)
+    sync_directory(shelf)
+    return built
+
+
+def others(into: Path, keep: Path | None) -> list[Path]:
+    """The copies that are there beside this one."""
+    with suppress(FileNotFoundError):
+        shelf = into / KEPT / "runtime"
+        return sorted(shelf / name for name in os.listdir(shelf) if shelf / name != keep)
+    return []
+
+
+def launcher(name: str, runtime: Path, home: Path | None) -> Launcher:
+    """The program that starts `name` of this copy. `home`: what it takes for its home unless $PILLARBOX_HOME says
+    otherwise. Raises CannotInstall."""
+    line = f"#!{interpreter()} -IS"
+    for text in (line, str(runtime), str(home or "")):
+        if not text.isprintable() or not text.isascii():
+            raise CannotInstall(f"{text!r}: a path with such characters fits into no launcher; choose another")
+    if len(line) > _LONGEST_LINE or " " in str(interpreter()):
+        raise CannotInstall(f"{interpreter()}: the kernel cannot start a program by this path; use /usr/bin/python3")
+    told = f"{name!r}, {str(home)!r}" if home else repr(name)
+    text = _LAUNCHER.format(
+        line=line, mark=LAUNCHER.decode(), name=name, into=into_of(runtime), runtime=str(runtime), told=told
+    )
+    return Launcher(name, text.encode("ascii"))
+
+
+def into_of(runtime: Path) -> str:
+    """What to say to --into for the programs of this copy, for a shell."""
+    directory = runtime.parent.parent.parent
+    return quoted(directory.parent if directory.name == "bin" else directory)
+
+
+def _files() -> Files:
+    """What is to be copied, by its name there. Raises CannotInstall when others could have changed any of it."""
+    package = Path(pillarbox.__file__).resolve().parent
+    files = {f"pillarbox/{file.relative_to(package)}": file for file in package.rglob("*") if file.is_file()}
+    for library in _libraries():
+        files |= _files_of(library)
+    files = {name: files[name] for name in sorted(files) if "__pycache__" not in name}
+    directories: set[Path] = set()
+    for file in files.values():
+        directories.add(file.parent)
+        if loose(file, os.stat(file)):
+            raise CannotInstall(f"{file}: others than root may write it, and root would run it; {_SAFE}")
+    for directory in directories:
+        found = writable_by_others(directory)
+        if found is not None:
+            raise CannotInstall(
+                f"{found}: others than root may write there, and root would run what lies there; {_SAFE}"
+            )
+    return files
+
+
+def _libraries() -> Iterator[metadata.Distribution]:
+    """What is needed, and what that needs."""
+    wanted, seen = list(LIBRARIES), set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            if name in LIBRARIES and name not in _OPTIONAL:
+                raise CannotInstall(f"the library {name} is not there; install Pillarbox with pip first") from None
+            continue  # for another system or version
+        yield found
+        required = [line for line in found.requires or () if "extra ==" not in line]
+        wanted += [match[0] for line in required if (match := _NAME.match(line))]
+
+
+def _files_of(library: metadata.Distribution) -> Files:
+    listed = library.files
+    if listed is None:
+        raise CannotInstall(
+            f"{library.name} was installed without a list of its files; install Pillarbox with pip first"
+        )
+    found = {str(name): Path(str(library.locate_file(name))) for name in listed if ".." not in name.parts}
+    return {name: file for name, file in found.items() if file.is_file()}
+
+
+def _name(files: Files) -> str:
+    """Version and digest of all that the copy consists of."""
+    digest = hashlib.sha256(f"{interpreter()} {sys.version}\n".encode())
+    for name, file in files.items():
+        octets = file.read_bytes()
+        digest.update(b"%s\0%d\0" % (os.fsencode(name), len(octets)))
+        digest.update(octets)
+    return f"{pillarbox.__version__}-{digest.hexdigest()[:16]}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _compile(fresh: Path, final: Path) -> None:
+    """Users cannot keep what they compile there. Nothing in a copy ever changes, so nobody has to compare times."""
+    compileall.compile_dir(
+        fresh, quiet=2, stripdir=str(fresh), prependdir=str(final), workers=1,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )  # fmt: skip
+
+
+@contextmanager
+def _synced(directory: Path) -> Iterator[None]:
+    """What is written meanwhile is on disk then. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+        sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,349 @@
+"""`pillarbox install` into a qmail as the reference has it: the command as root gives it, and the programs as users
+then run them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import pillarbox
+from pillarbox.cli import runtime
+from pillarbox.cli.launchers import CannotInstall
+from pillarbox.cli.trust import loose_within
+from pillarbox.programs.catalogue import PROGRAMS
+from tests import qmail
+from tests.server import until
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody are root's")
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+THEIRS = sorted(set(qmail.MODES) - set(PROGRAMS))
+ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
+
+
+class Ended(NamedTuple):
+    status: int
+    output: str
+    errors: str
+
+
+def pillarbox_command(*words: str | Path) -> Ended:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pillarbox", *words], capture_output=True, text=True, env=ENVIRONMENT,
+        timeout=120,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def run(program: Path, *words: str, environ: Mapping[str, str] | None = None, cwd: Path = Path("/")) -> Ended:
+    """A program as a user without rights runs it."""
+    done = subprocess.run(
+        [program, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, cwd=cwd,
+        env=dict(environ or {}), user=NOBODY, group=NOBODY, extra_groups=[],
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def a_qmail() -> Iterator[Path]:
+    """Where everybody can go, as /var/qmail is; what is installed there must be able to run."""
+    try:
+        runtime.refuse_unsafe()
+        runtime._files()
+    except CannotInstall as reason:
+        pytest.skip(f"needs a Python and a checkout that are root's and that everybody can run: {reason.text}")
+    top = Path(tempfile.mkdtemp(prefix="pillarbox-qmail-"))
+    top.chmod(0o755)
+    try:
+        yield qmail.make(top / "qmail")
+    finally:
+        shutil.rmtree(top)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with a_qmail() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def replaced() -> Iterator[Path]:
+    """A qmail with all of our programs in it."""
+    with a_qmail() as made:
+        done = pillarbox_command("install", "--into", made)
+        assert (done.status, done.errors) == (0, "")
+        yield made
+
+
+@pytest.fixture
+def ready(home: Path, replaced: Path) -> Path:
+    """A qmail beside which the copy of what programs load lies already: to make one takes seconds."""
+    there = Path("bin", ".pillarbox", "runtime")
+    shutil.copytree(replaced / there, home / there, copy_function=os.link)
+    return home
+
+
+def lines(text: str, word: str) -> list[str]:
+    return [line for line in text.splitlines() if word in line]
+
+
+def test_a_dry_run_says_of_every_program_what_would_be_done_and_does_nothing(home: Path) -> None:
+    before, names = qmail.programs(home / "bin"), os.listdir(home / "bin")
+    done = pillarbox_command("install", "--into", home, "--dry-run")
+    assert (done.status, done.errors) == (0, "")
+    assert f"{home}/bin/qmail-queue: would be replaced and kept (61007:61000 4711)" in done.output.splitlines()
+    assert all(lines(done.output, f"{home}/bin/{name}: would be ") for name in PROGRAMS)
+    assert f"stay as they are, Pillarbox has no such programs: {' '.join(THEIRS)}" in done.output.splitlines()
+    assert (qmail.programs(home / "bin"), os.listdir(home / "bin")) == (before, names)
+
+
+def test_every_program_is_ours_then_and_no_other_was_touched(replaced: Path) -> None:
+    for name in PROGRAMS:
+        file = replaced / "bin" / name
+        assert b"Put here by pillarbox install: " + name.encode() in file.read_bytes()
+        assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o755)
+    for name in THEIRS:
+        assert (replaced / "bin" / name).read_text() == f"#!/bin/sh\necho their {name}\n"
+        assert stat.S_IMODE((replaced / "bin" / name).stat().st_mode) == qmail.MODES[name]
+
+
+def test_a_user_runs_them_and_this_qmail_is_their_home(replaced: Path) -> None:
+    done = run(replaced / "bin" / "qmail-inject", "-n", "joe@example.net", environ={"QMAILNAME": "Ann", "USER": "ann"})
+    assert (done.status, done.errors) == (0, "")
+    assert 'From: "Ann" <ann@mail.example.org>\n' in done.output
+    assert f"qmail home directory: {replaced}." in run(replaced / "bin" / "qmail-showctl").output
+
+
+def test_the_environment_may_name_another_home(replaced: Path) -> None:
+    done = run(replaced / "bin" / "qmail-showctl", environ={"PILLARBOX_HOME": "/nonexistent"})
+    assert "/nonexistent" in done.output + done.errors
+
+
+def test_neither_the_callers_directory_nor_his_environment_has_a_say_in_what_they_load(
+    replaced: Path, tmp_path: Path
+) -> None:
+    """A program that root runs in a user's directory must not import what the user put there."""
+    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        part.chmod(0o755)
+    for name in ("pillarbox", "click", "signal", "sitecustomize", "usercustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)\n")
+    traps = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": f"{tmp_path}/click.py"}
+    done = run(replaced / "bin" / "maildirmake", environ=traps | {"HOME": str(tmp_path)}, cwd=tmp_path)
+    assert done == (100, "", "maildirmake: usage: maildirmake name\n")
+
+
+def test_one_that_cannot_start_ends_with_the_status_for_later(ready: Path) -> None:
+    """1 from qmail-remote is a bounce to qmail-rspawn."""
+    assert pillarbox_command("install", "--into", ready, "--only", "qmail-remote").status == 0
+    (copy,) = (ready / "bin" / ".pillarbox" / "runtime").iterdir()
+    copy.rename(ready / "away")
+    done = run(ready / "bin" / "qmail-remote", "example.net", "a@example.org", "b@example.net")
+    assert (done.status, done.output) == (111, "")
+    assert done.errors == "qmail-remote: cannot start: ModuleNotFoundError(\"No module named 'pillarbox'\")\n"
+
+
+def test_what_they_load_is_a_copy_that_only_root_can_change(replaced: Path) -> None:
+    (copy,) = (replaced / "bin" / ".pillarbox" / "runtime").iterdir()
+    assert loose_within(copy) is None
+    assert (copy / "pillarbox" / "cli" / "launch.py").read_bytes() == (
+        ROOT / "src/pillarbox/cli/launch.py"
+    ).read_bytes()
+    assert list((copy / "pillarbox" / "cli" / "__pycache__").glob("launch.*.pyc"))
+    asked = "import sys; sys.path.append(sys.argv[1]); import pillarbox.cli.main, argon2, cdbx, dns, rich, uvloop"
+    asked += "; print(*{m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)}, sep='\\n')"
+    done = run(runtime.interpreter(), "-IS", "-c", asked, str(copy))
+    assert done.status == 0, done.errors
+    places = {line for line in done.output.splitlines() if "site-packages" in line or str(ROOT) in line}
+    assert places == set()
+
+
+def test_a_second_time_changes_nothing_and_needs_no_second_copy(replaced: Path) -> None:
+    before = {name: facts.content for name, facts in qmail.programs(replaced / "bin").items()}
+    copies = os.listdir(replaced / "bin" / ".pillarbox" / "runtime")
+    assert pillarbox_command("install", "--into", replaced).status == 0
+    assert {name: facts.content for name, facts in qmail.programs(replaced / "bin").items()} == before
+    assert os.listdir(replaced / "bin" / ".pillarbox" / "runtime") == copies
+
+
+def test_undone_everything_is_as_it_was(ready: Path) -> None:
+    before, names = qmail.programs(ready / "bin"), sorted(qmail.MODES)
+    assert pillarbox_command("install", "--into", ready).status == 0
+    assert qmail.programs(ready / "bin") != before
+    foreseen = pillarbox_command("install", "--into", ready, "--undo", "--dry-run")
+    assert f"{ready}/bin/qmail-queue: would be put back" in foreseen.output.splitlines()
+    assert qmail.programs(ready / "bin") != before
+    done = pillarbox_command("install", "--into", ready, "--undo")
+    assert (done.status, done.errors) == (0, "")
+    assert f"{ready}/bin/qmail-queue: put back" in done.output.splitlines()
+    assert (qmail.programs(ready / "bin"), sorted(os.listdir(ready / "bin"))) == (before, names)
+    assert pillarbox_command("install", "--into", ready, "--undo").output == f"{ready}/bin: nothing to undo\n"
+
+
+def test_only_these_are_replaced_and_only_this_one_is_put_back(ready: Path) -> None:
+    before = qmail.programs(ready / "bin")
+    assert pillarbox_command("install", "--into", ready, "--only", "qmail-remote,qmail-inject").status == 0
+    now = qmail.programs(ready / "bin")
+    assert {name for name in now if now[name] != before[name]} == {"qmail-remote", "qmail-inject"}
+    assert pillarbox_command("install", "--into", ready, "--undo", "--only", "qmail-remote").status == 0
+    now = qmail.programs(ready / "bin")
+    assert {name for name in now if now[name] != before[name]} == {"qmail-inject"}
+    assert run(ready / "bin" / "qmail-inject", "-n", "joe@example.net").status == 0
+
+
+def test_a_directory_of_programs_that_is_no_qmails_gets_them_too(home: Path) -> None:
+    """As /usr/local/sbin, where the page puts cmd5checkpw and maildirpop3d."""
+    (home.parent / "sbin").mkdir(mode=0o755)
+    assert pillarbox_command("install", "--into", home.parent / "sbin", "--only", "maildirmake").status == 0
+    assert run(home.parent / "sbin" / "maildirmake").status == 100
+    assert pillarbox_command("install", "--into", home.parent / "sbin", "--undo").status == 0
+    assert os.listdir(home.parent / "sbin") == []
+
+
+@pytest.mark.parametrize("after", [0.15, 0.5, 1.0, 2.0])
+def test_killed_at_any_moment_it_can_be_done_again_or_undone(home: Path, after: float) -> None:
+    before, names = qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))
+    command = [sys.executable, "-m", "pillarbox", "install", "--into", str(home)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as installing:
+        with suppress(subprocess.TimeoutExpired):
+            installing.wait(after)
+        installing.send_signal(signal.SIGKILL)
+    for name, found in qmail.programs(home / "bin").items():
+        is_ours = b"Put here by pillarbox install" in found.content
+        assert is_ours or found._replace(links=1) == before[name]
+        assert not is_ours or run(home / "bin" / name, "--version").status != 126
+    assert pillarbox_command("install", "--into", home, "--only", "qmail-inject").status == 0
+    assert run(home / "bin" / "qmail-inject", "-n", "joe@example.net").status == 0
+    assert pillarbox_command("install", "--into", home, "--undo").status == 0
+    assert (qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))) == (before, names)
+
+
+@contextmanager
+def qmail_send(home: Path) -> Iterator[None]:
+    """As it holds its lock."""
+    with open(home / "queue" / "lock" / "sendmutex", "wb") as mutex:
+        fcntl.flock(mutex, fcntl.LOCK_EX)
+        yield
+
+
+def test_while_qmail_send_runs_it_keeps_the_programs_that_bring_it_mail(home: Path) -> None:
+    with qmail_send(home):
+        done = pillarbox_command("install", "--into", home, "--dry-run")
+    assert done.status == 0
+    assert lines(done.output, "not yet qmail-qread qmail-qstat qmail-queue qmail-start: qmail-send runs there") != []
+    assert lines(done.output, "bin/qmail-queue: would") == []
+    assert lines(done.output, "bin/qmail-remote: would") != []
+
+
+def test_while_qmail_send_runs_its_qmail_queue_is_not_to_be_had(home: Path) -> None:
+    before = qmail.programs(home / "bin")
+    with qmail_send(home):
+        done = pillarbox_command("install", "--into", home, "--only", "qmail-queue")
+    assert (done.status, done.output) == (100, "")
+    assert re.fullmatch(r"pillarbox: \S+: qmail-send runs there, .*; stop qmail, and install again\n", done.errors)
+    assert qmail.programs(home / "bin") == before
+
+
+def test_mail_that_waits_for_qmail_send_keeps_them_too_unless_they_are_asked_for(home: Path) -> None:
+    qmail.wait_in_queue(home, 3)
+    done = pillarbox_command("install", "--into", home, "--dry-run")
+    assert lines(done.output, "not yet qmail-qread qmail-qstat qmail-queue qmail-start: 3 messages wait") != []
+    done = pillarbox_command("install", "--into", home, "--dry-run", "--only", "qmail-queue,qmail-start")
+    assert len(lines(done.output, "would be replaced")) == 2
+
+
+def test_what_others_can_write_is_refused_with_the_remedy(home: Path) -> None:
+    before = qmail.programs(home / "bin")
+    (home / "bin").chmod(0o775)  # its group is qmail's
+    done = pillarbox_command("install", "--into", home)
+    assert (done.status, done.output) == (100, "")
+    assert done.errors == (
+        f"pillarbox: {home}/bin: others than root may write there, and could change the programs; "
+        f"chmod go-w {home}/bin\n"
+    )
+    (home / "bin").chmod(0o755)
+    os.chown(home.parent, NOBODY, NOBODY)
+    assert pillarbox_command("install", "--into", home).errors.endswith(f"; chown root {home.parent}\n")
+    assert qmail.programs(home / "bin") == before
+
+
+def test_a_place_that_users_cannot_enter_is_refused(home: Path) -> None:
+    home.chmod(0o750)
+    done = pillarbox_command("install", "--into", home)
+    assert (done.status, done.errors.partition(": ")[2]) == (
+        100, f"{home}: not everybody may enter it, and programs run as many users; chmod go+x {home}\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say where: --into /var/qmail, or wherever your qmail is"),
+        (["--into", "/nonexistent"], "/nonexistent/bin: no such directory; say --into /var/qmail, or wherever your"),
+        (["--into", "HOME", "--only", "qmail-send"], "there is no program 'qmail-send'; there are: "),
+    ],
+)
+def test_a_slip_is_one_line(home: Path, words: list[str], said: str) -> None:
+    done = pillarbox_command("install", *(str(home) if word == "HOME" else word for word in words))
+    assert (done.status, done.output, len(done.errors.splitlines())) == (100, "", 1)
+    assert said in done.errors
+
+
+def test_who_is_not_root_can_only_ask(home: Path) -> None:
+    asked = [sys.executable, "-m", "pillarbox", "install", "--into", str(home)]
+    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    done = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, **nobody)  # type: ignore[call-overload]
+    assert done.returncode == 100
+    assert done.stderr == (f"pillarbox: {home}/bin: only root can put programs there for everybody; run this as root\n")
+
+
+def test_a_copy_that_somebody_still_runs_from_stays_until_he_ends(ready: Path) -> None:
+    assert pillarbox_command("install", "--into", ready, "--only", "qmail-queue,qmail-inject").status == 0
+    with subprocess.Popen([ready / "bin" / "qmail-queue"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as slow:
+        until(lambda: b"qmail-queue" in Path(f"/proc/{slow.pid}/cmdline").read_bytes(), "the program")
+        done = pillarbox_command("install", "--into", ready, "--undo")
+        assert lines(done.output, "programs still run from it; say --undo again when they have ended") != []
+        assert list((ready / "bin" / ".pillarbox" / "runtime").iterdir()) != []
+        slow.kill()
+    until(lambda: not runtime_left(ready), "the end of the copy")
+
+
+def runtime_left(home: Path) -> bool:
+    """Other tests' programs may run just then, too."""
+    assert pillarbox_command("install", "--into", home, "--undo").status == 0
+    return (home / "bin" / ".pillarbox").exists()
+
+
+def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may change what root copies here may become root."""
+    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        part.chmod(0o755)
+    package = tmp_path / "pillarbox"
+    shutil.copytree(ROOT / "src" / "pillarbox", package)
+    monkeypatch.setattr(pillarbox, "__file__", str(package / "__init__.py"))
+    runtime._files()
+    (package / "address.py").chmod(0o646)
+    with pytest.raises(CannotInstall, match=r"pillarbox/address\.py: others than root may write it"):
+        runtime._files()
+    (package / "address.py").chmod(0o644)
+    os.chown(package / "smtp", NOBODY, 0)
+    with pytest.raises(CannotInstall, match="pillarbox/smtp: others than root may write there, and root would run"):
+        runtime._files()
+
+
+def test_the_libraries_are_those_of_the_project() -> None:
+    section = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
+    assert tuple(re.findall(r'"([A-Za-z0-9-]+)', section)) == runtime.LIBRARIES
