@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_a_failed_or_closed_maildrop_leaves_no_descriptor_open(box: Path, monkey
         Maildrop.open(str(box), NOW)
     (box / "cur").mkdir()
 
-    def failing(_new: int, _cur: int) -> None:
+    def failing(_new: int, _cur: int, _look: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(maildrop, "_scan", failing)
@@ -315,8 +316,8 @@ def test_a_message_that_moves_between_the_two_directories_is_listed_once(
     healthy = maildrop._files
     calls = iter(("c", None, "b", None, "a", None))
 
-    def moving(directory: int) -> object:
-        found = healthy(directory)
+    def moving(directory: int, look: maildrop._Look) -> object:
+        found = healthy(directory, look)
         if name := next(calls):
             (box / "new" / name).rename(box / "cur" / f"{name}:2,S")
         return found
@@ -368,11 +369,11 @@ def test_a_message_that_a_rename_hid_while_we_read_the_directory_is_not_missed(
     unchanged(box / "cur")
     healthy = maildrop._files
 
-    def looking(directory: int) -> tuple[list[maildrop._Found], bool]:
+    def looking(directory: int, look: maildrop._Look) -> tuple[list[maildrop._Found], bool]:
         if file.exists() and os.path.samestat(os.fstat(directory), (box / "cur").stat()):
             file.rename(box / "cur" / "a:2,S")
             return [], False
-        return healthy(directory)
+        return healthy(directory, look)
 
     monkeypatch.setattr(maildrop, "_files", looking)
     assert uids(box) == [b"a"]
@@ -566,19 +567,106 @@ def _recorder(synced: list[str]) -> Callable[[int], None]:
 # tmp/
 
 
+# row: pop3d-tmp
 def test_only_leftovers_older_than_thirty_six_hours_are_swept_away(box: Path) -> None:
-    put(box, "tmp/stale", at=NOW - 129_601)
-    put(box, "tmp/recent", at=NOW - 129_599)
-    put(box, "tmp/.hidden", at=NOW - 10**6)
+    later = time.time() + 129_700  # by then the changes of these files' inodes are old as well
+    put(box, "tmp/stale", at=later - 129_601)
+    put(box, "tmp/recent", at=later - 129_599)
+    put(box, "tmp/.hidden", at=later - 10**6)
     (box / "tmp" / "directory").mkdir()
     os.utime(box / "tmp" / "directory", (0, 0))
-    put(box, "cur/stale", at=NOW - 10**6)
-    with opened(box) as drop:
-        assert len(drop.listings) == 1
+    put(box, "cur/stale", at=later - 10**6)
+    drop = Maildrop.open(str(box), later)
+    assert len(drop.listings) == 1
+    drop.close()
     assert sorted(file.name for file in (box / "tmp").iterdir()) == [".hidden", "directory", "recent"]
+
+
+# row: pop3d-tmp
+def test_a_leftover_that_a_backup_has_read_is_swept_away_all_the_same(box: Path) -> None:
+    """qmail's goes by the time of the last reading alone."""
+    later = time.time() + 129_700
+    os.utime(put(box, "tmp/read"), (later - 1, later - 10**6))
+    Maildrop.open(str(box), later).close()
+    assert list((box / "tmp").iterdir()) == []
+
+
+# row: pop3d-tmp
+def test_a_file_that_came_into_tmp_just_now_is_no_leftover_however_old_its_content(box: Path) -> None:
+    """As `cp -p` makes it: both of the times that can be set are old."""
+    put(box, "tmp/restored", at=NOW)
+    Maildrop.open(str(box), time.time()).close()
+    assert [file.name for file in (box / "tmp").iterdir()] == ["restored"]
 
 
 def test_a_maildir_without_tmp_can_still_be_read(box: Path) -> None:
     (box / "tmp").rmdir()
     put(box, "cur/a")
     assert uids(box) == [b"a"]
+
+
+# as qmail-pop3d
+
+
+def listed(box: Path, now: float = NOW + 10) -> list[tuple[bytes, int]]:
+    drop = Maildrop.open(bytes(box), now, as_qmail=True)
+    drop.close()
+    return [(listing.uid, listing.octets) for listing in drop.listings]
+
+
+# row: pop3d-scan
+def test_for_qmail_messages_are_in_order_of_time_with_their_files_sizes(box: Path) -> None:
+    put(box, "new/later", b"Subject: x\n\nbody\n", at=NOW + 2)
+    put(box, "cur/first:2,S", b"\n", at=NOW)
+    put(box, "new/second,S=1,W=2", b"\n", at=NOW + 1)
+    put(box, "new/.hidden", at=NOW)
+    assert listed(box) == [(b"first", 1), (b"second,S=1,W=2", 1), (b"later", 17)]
+
+
+# row: pop3d-scan
+@pytest.mark.parametrize(("at", "there"), [(NOW + 8.999, True), (NOW + 9.0, False), (NOW + 9.9, False), (2e9, False)])
+def test_for_qmail_a_message_of_this_very_second_is_not_there_yet(box: Path, at: float, there: bool) -> None:
+    put(box, "new/a", at=at)
+    assert [uid for uid, _ in listed(box, NOW + 9.5)] == [b"a"] * there
+
+
+# row: pop3d-no-lock
+def test_for_qmail_there_is_no_lock(box: Path) -> None:
+    put(box, "new/a")
+    with opened(box) as drop:
+        assert listed(box) == [(b"a", 17)]
+        second = Maildrop.open(str(box), NOW + 10, as_qmail=True)
+        second.update([1])
+        second.close()
+        drop.update([1])
+    assert listed(box) == []
+
+
+# row: pop3d-uid
+@pytest.mark.parametrize("name", ["a" * 200, "with blank", "caf\udce9", "a,S=5:2,S", "twin"])
+def test_for_qmail_a_unique_id_is_the_name_up_to_its_colon_whatever_it_is(box: Path, name: str) -> None:
+    put(box, f"cur/{name}")
+    put(box, "new/twin")
+    assert listed(box)[-1 if name < "twin" else 0][0] in (os.fsencode(name.partition(":")[0]), b"twin")
+    assert {uid for uid, _ in listed(box)} == {os.fsencode(name.partition(":")[0]), b"twin"}
+
+
+def test_for_qmail_a_name_with_a_line_end_cannot_write_lines_of_its_own(box: Path) -> None:
+    put(box, "cur/a\r\n.\r\n+OK ")
+    [(uid, _)] = listed(box)
+    assert len(uid) == 64 and uid.isalnum()
+
+
+def test_for_qmail_links_to_messages_are_messages_and_other_things_are_none(box: Path, tmp_path: Path) -> None:
+    text = put(tmp_path, "elsewhere", b"linked\n")
+    (box / "new" / "link").symlink_to(text)
+    (box / "new" / "nowhere").symlink_to(tmp_path / "gone")
+    (box / "new" / "itself").symlink_to("itself")
+    (box / "new" / "directory").mkdir()
+    os.mkfifo(box / "new" / "fifo")
+    drop = Maildrop.open(str(box), time.time() + 5, as_qmail=True)
+    assert [listing.uid for listing in drop.listings] == [b"link"]
+    assert read(drop, 1) == b"linked\n"
+    (box / "new" / "link").rename(box / "cur" / "link:2,S")
+    assert read(drop, 1) == b"linked\n"
+    drop.close()

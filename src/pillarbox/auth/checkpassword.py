@@ -66,12 +66,13 @@ class Asked:
     raw: bytes = field(repr=False)
 
 
-def said(credentials: Credentials) -> bytes | None:
-    """What stands on descriptor 3: three fields, each with a NUL behind it. None for what no program can be asked: an
-    empty password, more than 512 octets, a NUL, by which a client would write fields of his own."""
+def said(credentials: Credentials, stamp: bytes = b"") -> bytes | None:
+    """What stands on descriptor 3: three fields, each with a NUL behind it. `stamp`: the third one of a password, where
+    qmail-popup puts its greeting's. None for what no program can be asked: an empty password, more than 512 octets, a
+    NUL, by which a client would write fields of his own."""
     match credentials:
         case Password(login, password):
-            fields = (login, password, b"")
+            fields = (login, password, stamp)
         case Digest(b"CRAM-MD5", login, challenge, response):
             fields = (login, challenge, response)  # the order of qmail-smtpd-auth 0.31
         case Digest(_, login, challenge, response):

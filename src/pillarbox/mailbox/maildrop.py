@@ -2,6 +2,10 @@
 
 The rule that must stay true: a message is known by its base name (up to the colon), because other programs set flags by
 renaming files while we look. One that is gone under its old name is looked for under its base name.
+
+The program qmail-pop3d wants what qmail's saw (`as_qmail`): no lock, sizes of the files (LF line ends), base names of
+any length as unique ids, symbolic links followed, and no message of the current second, because a later one with the
+same time could still come in front of it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -61,28 +65,34 @@ class _Message:
 # by time of delivery, then as the numbers in our own names count (the width is of the base up to its first comma).
 _Found = tuple[int, int, str, int, int, int, str]
 
+# How a file of a directory is looked at: (mtime in ns, octets), None when it is no message. Raises FileNotFoundError.
+_Look = Callable[["os.DirEntry[str]", int], tuple[int, int] | None]
+
 
 class Maildrop:
     """An open maildrop. `listings` are its messages in order; they are numbered from 1 until `close`."""
 
-    def __init__(self, opened: ExitStack, new: int, cur: int, found: Sequence[_Found]) -> None:
+    def __init__(self, opened: ExitStack, new: int, cur: int, found: Sequence[_Found], *, as_qmail: bool) -> None:
         self._opened, self._new, self._cur = opened, new, cur
+        self._flags = _READ & ~os.O_NOFOLLOW if as_qmail else _READ
         self._rescans = _RESCANS
         self._messages = [_Message(base, inode, at, name) for _, _, base, inode, _, at, name in found]
-        self.listings = tuple(map(ScanListing, _unique_ids(self._messages), [each[4] for each in found]))
+        unique_ids = map(_base_name, self._messages) if as_qmail else _unique_ids(self._messages)
+        self.listings = tuple(map(ScanListing, unique_ids, [each[4] for each in found]))
 
     @classmethod
-    def open(cls, directory: str | bytes, now: float) -> Maildrop:
-        """Lock and list the Maildir. Files that at `now` (seconds since the epoch) have been in its tmp/ for 36 hours
-        are removed. The lock goes with `close` or with the process. Raises InUse, NoMaildrop, SystemTrouble."""
+    def open(cls, directory: str | bytes, now: float, *, as_qmail: bool = False) -> Maildrop:
+        """Lock and list the Maildir. Files in its tmp/ that nobody has touched for 36 hours at `now` (seconds since the
+        epoch) are removed. The lock goes with `close` or with the process. Raises InUse, NoMaildrop, SystemTrouble."""
         with ExitStack() as opened:
             top = _open_directory(opened, directory, None, "this user has no $HOME/Maildir")
             try:
-                _lock(opened, top)
+                if not as_qmail:
+                    _lock(opened, top)
                 _sweep(top, now)
                 new, cur = (_open_directory(opened, name, top, _NO_SCAN) for name in ("new", "cur"))
-                found = _scan(new, cur)
-                return cls(opened.pop_all(), new, cur, found)
+                found = _scan(new, cur, _as_qmail(int(now)) if as_qmail else _exactly)
+                return cls(opened.pop_all(), new, cur, found, as_qmail=as_qmail)
             except OSError as problem:
                 raise SystemTrouble.of(problem) from problem
 
@@ -97,7 +107,7 @@ class Maildrop:
         try:
             while message.name is not None:
                 try:
-                    return _open_regular(message.name, message.directory)
+                    return _open_regular(message.name, message.directory, self._flags)
                 except FileNotFoundError:
                     self._find_again(message)
         except OSError as problem:
@@ -193,17 +203,18 @@ def _sweep(top: int, now: float) -> None:
         for file in opened.enter_context(os.scandir(tmp)):
             with suppress(OSError):
                 facts = file.stat(follow_symlinks=False)
-                if not file.name.startswith(".") and now - facts.st_mtime > STALE:
+                # Not its atime, as in qmail: a backup renews that, and a file system without atimes never does.
+                if not file.name.startswith(".") and now - max(facts.st_mtime, facts.st_ctime) > STALE:
                     os.unlink(file.name, dir_fd=tmp)
 
 
-def _scan(new: int, cur: int) -> list[_Found]:
+def _scan(new: int, cur: int, look: _Look) -> list[_Found]:
     """Every message, in order. new/ first: readers move from there to cur/. A rename in cur/ while we read it can
     hide a message, so a directory that changed under us is read again."""
     for _ in range(3):
         before = os.fstat(cur).st_mtime_ns
-        found, vanished = _files(new)
-        more, vanished_too = _files(cur)
+        found, vanished = _files(new, look)
+        more, vanished_too = _files(cur, look)
         if not (vanished or vanished_too) and os.fstat(cur).st_mtime_ns == before:
             break
     found += more
@@ -214,7 +225,7 @@ def _scan(new: int, cur: int) -> list[_Found]:
     ]
 
 
-def _files(directory: int) -> tuple[list[_Found], bool]:
+def _files(directory: int, look: _Look) -> tuple[list[_Found], bool]:
     """The messages in new/ or cur/, and whether one was gone before we could look at it."""
     found: list[_Found] = []
     vanished = False
@@ -222,15 +233,33 @@ def _files(directory: int) -> tuple[list[_Found], bool]:
         for file in files:
             name = file.name
             try:
-                facts = file.stat(follow_symlinks=False)
-                if name[0] != "." and stat.S_ISREG(facts.st_mode):
+                seen = look(file, directory) if name[0] != "." else None
+                if seen is not None:
                     base = name.partition(":")[0]
                     width = base.find(",") if "," in base else len(base)
-                    size = _octets(name, base, facts, directory)
-                    found.append((facts.st_mtime_ns, width, base, facts.st_ino, size, directory, name))
+                    found.append((seen[0], width, base, file.inode(), seen[1], directory, name))
             except FileNotFoundError:
                 vanished = True
     return found, vanished
+
+
+def _exactly(file: os.DirEntry[str], directory: int) -> tuple[int, int] | None:
+    facts = file.stat(follow_symlinks=False)
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return facts.st_mtime_ns, _octets(file.name, file.name.partition(":")[0], facts, directory)
+
+
+def _as_qmail(now: int) -> _Look:
+    def look(file: os.DirEntry[str], _directory: int) -> tuple[int, int] | None:
+        try:
+            facts = file.stat()
+        except OSError:  # a link that leads nowhere
+            return None
+        whole = stat.S_ISREG(facts.st_mode) and int(facts.st_mtime) < now
+        return (facts.st_mtime_ns, facts.st_size) if whole else None
+
+    return look
 
 
 def _octets(name: str, base: str, facts: os.stat_result, directory: int) -> int:
@@ -257,16 +286,16 @@ _counted: dict[tuple[int, int, int, int], int] = {}  # (hash of base, inode, mti
 
 
 def _count(name: str, directory: int) -> int:
-    descriptor = _open_regular(name, directory)
+    descriptor = _open_regular(name, directory, _READ)
     try:
         return octets(iter(lambda: os.read(descriptor, BLOCK), b""))
     finally:
         os.close(descriptor)
 
 
-def _open_regular(name: str, directory: int) -> int:
+def _open_regular(name: str, directory: int, flags: int) -> int:
     """Raises OSError: for anything but a regular file too, a reader must not be made to wait on a FIFO."""
-    descriptor = os.open(name, _READ, dir_fd=directory)
+    descriptor = os.open(name, flags, dir_fd=directory)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -293,6 +322,12 @@ def _unique_ids(messages: Sequence[_Message]) -> Iterator[bytes]:
             unique = _digest(b"%s\0%d" % (os.fsencode(base), message.inode))
         taken.add(unique)
         yield unique
+
+
+def _base_name(message: _Message) -> bytes:
+    """qmail-pop3d's unique id, except of a name that would be more than its line."""
+    base = os.fsencode(message.base)
+    return _digest(base) if b"\n" in base or b"\r" in base else base
 
 
 def _digest(text: bytes) -> bytes:

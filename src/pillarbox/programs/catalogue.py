@@ -17,6 +17,8 @@ PROGRAMS = {
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",
     "qmail-newu": "pillarbox.programs.newu",
+    "qmail-pop3d": "pillarbox.programs.qmail_pop3d",
+    "qmail-popup": "pillarbox.programs.qmail_popup",
     "qmail-qread": "pillarbox.programs.qmail_qread",
     "qmail-qstat": "pillarbox.programs.qmail_qstat",
     "qmail-queue": "pillarbox.programs.qmail_queue",
