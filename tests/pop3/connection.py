@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pillarbox.credentials import Credentials, Digest, Identity, Password
+from pillarbox.pop3.manners import POP3D, SERVE, Manners
 from pillarbox.pop3.server import Server
 from pillarbox.scan import ScanListing
 from pillarbox.sessions.effects import (
     Authenticate,
     Effect,
+    HandOver,
     OpenMaildrop,
     Pause,
     Result,
@@ -28,7 +30,7 @@ from pillarbox.status import Refusal, Status
 
 MAILDROP = Path(__file__).parent.parent / "dialogues" / "pop3" / "maildrop"
 STAMP = b"<1896.697170952@dbc.mtview.ca.us>"
-SECRETS = {b"joe@example.org": b"secret", b"joe": b"secret", b"spacy": b" two  spaces "}
+SECRETS = {b"joe@example.org": b"secret", b"joe": b"secret", b"spacy": b" two  spaces ", b"trailing": b"two  spaces "}
 IN_USE = Refusal(Status(4, 2, 0), "maildrop in use")
 
 
@@ -49,6 +51,8 @@ class World:
     maildrop: dict[bytes, bytes] = field(default_factory=messages)
     refuse: dict[type[Effect], Refusal] = field(default_factory=dict)
     done: list[Effect] = field(default_factory=list)
+    as_qmail: bool = False
+    handed_over: bool = False
 
     def carry_out(self, effect: Effect, sent: bytearray) -> Result:
         """The effect's result; content goes to `sent`."""
@@ -58,11 +62,14 @@ class World:
         match effect:
             case Authenticate(credentials):
                 return self._authenticate(credentials)
+            case HandOver(credentials):
+                self.handed_over = isinstance(self._authenticate(credentials), Identity)
+                return None if self.handed_over else Refusal(Status(5, 7, 8), "authorization failed")
             case OpenMaildrop():
-                return tuple(ScanListing(uid, len(wire(content))) for uid, content in self.maildrop.items())
+                return tuple(ScanListing(uid, self._size(content)) for uid, content in self.maildrop.items())
             case SendContent(number, lines, announce):
                 content = list(self.maildrop.values())[number - 1]
-                sent += announce + _stuffed(wire(content), lines) + b".\r\n"
+                sent += announce + _stuffed(wire(content), lines) + (b"\r\n.\r\n" if self.as_qmail else b".\r\n")
                 return None
             case UpdateMaildrop(deleted):
                 kept = [each for number, each in enumerate(self.maildrop.items(), 1) if number not in deleted]
@@ -71,6 +78,9 @@ class World:
             case Pause():
                 return None
         raise AssertionError(effect)
+
+    def _size(self, content: bytes) -> int:
+        return len(content if self.as_qmail else wire(content))
 
     def _authenticate(self, credentials: Credentials) -> Identity | Refusal:
         secret = SECRETS.get(credentials.login)
@@ -103,14 +113,25 @@ def access(**facts: object) -> Access:
 class Connection:
     """Say something, hear what comes back."""
 
-    def __init__(self, facts: Access | None = None, world: World | None = None, *, authorized: bool = False) -> None:
-        facts = facts or access()
+    def __init__(
+        self,
+        facts: Access | None = None,
+        world: World | None = None,
+        *,
+        authorized: bool = False,
+        manners: Manners = SERVE,
+    ) -> None:
         self.world = world or World()
+        self.world.as_qmail = manners is not SERVE
+        self.heard = bytearray()
+        self._begin(facts or access(), manners, authorized=authorized)
+
+    def _begin(self, facts: Access, manners: Manners, *, authorized: bool) -> None:
         listings = self.world.carry_out(OpenMaildrop(), bytearray()) if authorized else None
         assert listings is None or (isinstance(listings, tuple) and not isinstance(listings, Refusal))
-        self.machine = Server(b"Pillarbox", stamp=facts.stamp, authorized=authorized)
-        self.session = Retrieval(facts, listings)
-        self.heard = bytearray()
+        greeting = b"Pillarbox" if manners is SERVE else b""
+        self.machine = Server(greeting, stamp=facts.stamp, authorized=authorized, manners=manners)
+        self.session = Retrieval(facts, listings, manners)
         self.machine.greet()
         self.flush()
 
@@ -152,6 +173,9 @@ class Connection:
             except StopIteration as end:
                 self.machine.answer(end.value)
         self.flush()
+        if self.world.handed_over:
+            self.world.handed_over = False
+            self._begin(access(), POP3D, authorized=True)
 
     def tls(self) -> None:
         """The handshake."""

@@ -62,6 +62,10 @@ class Begun:
 
 _WORDS = "pillarbox.address pillarbox.envelope pillarbox.quoting"
 _SETTINGS = "pillarbox.control pillarbox.blocklists dataclasses pathlib"
+_POP3 = (
+    "pillarbox.pop3 pillarbox.sasl pillarbox.sessions pillarbox.credentials pillarbox.envelope pillarbox.scan"
+    " binascii dataclasses"
+)
 _INJECTING = "pillarbox.envelope pillarbox.roles"
 
 BEGUN = {
@@ -69,6 +73,8 @@ BEGUN = {
     "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
     "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
     "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),
+    "qmail-pop3d": Begun(("Maildir",), f"{_POP3} pillarbox.content pillarbox.mailbox ctypes fcntl hashlib"),
+    "qmail-popup": Begun(("mx.example.org", "true"), f"{_POP3} pillarbox.auth fcntl threading", says=b"+OK <"),
     "qmail-queue": Begun((), _INJECTING),
     "qmail-showctl": Begun((), f"{_SETTINGS} pillarbox.routes pillarbox.routing"),
     "sendmail": Begun(("-t",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
