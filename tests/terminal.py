@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import termios
 import time
 from collections.abc import Callable, Mapping
@@ -58,6 +59,8 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while self._look(end):
             pass
+        if time.monotonic() > end:
+            os.kill(self.pid, signal.SIGKILL)
         _pid, status = os.waitpid(self.pid, 0)
         os.close(self._keyboard)
         return os.waitstatus_to_exitcode(status)

@@ -138,7 +138,7 @@ def test_a_pipe_says_it_in_two_lines(lists: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "shown"),
-    [("", ""), ("..", ".."), (".x", ".x"), ("a/b", "a/b"), ("../Maildir", "../Maildir"), ("a\n..", "a\\n..")],
+    [("", ""), ("..", ".."), (".x", ".x"), ("a/b", "a/b"), ("../Maildir", "../Maildir"), ("a\n..", "a\\x0a..")],
 )
 def test_an_extension_leads_nowhere_else(lists: Path, word: str, shown: str) -> None:
     said = f"maildirpasswd: fatal: no mailbox can be called {shown}: say what follows the dash of its login name\n"

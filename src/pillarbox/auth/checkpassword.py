@@ -106,6 +106,20 @@ def parse(octets: bytes) -> Asked:
     return Asked(fields[0], fields[1], fields[2] if len(fields) > 3 else None, octets)
 
 
+def hand_on(said: bytes) -> None:
+    """Make `said` what there is to read on descriptor 3, for the program that takes the place of this process. Raises
+    OSError."""
+    assert len(said) <= MOST_SAID
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.write(writing, said)
+    os.close(writing)
+    if reading == DESCRIPTOR:
+        os.set_inheritable(reading, True)
+    else:
+        os.dup2(reading, DESCRIPTOR)
+        os.close(reading)
+
+
 class Process:
     """A checkpassword program that runs. `problem` says why it could not be run, where that is so: then its exit status
     is 1, as that of the C programs' child. `wait` must be called, once."""

@@ -20,6 +20,11 @@ from pillarbox.users.system import SystemUser
 def log_in(program: str, user: SystemUser, argv: Sequence[str]) -> int:
     """Be `user` and run `argv` in place of this process, `program` being whose words errors are. Returns an exit status
     only when that did not work: 1 for root, 111 for trouble."""
+    return enter(program, user) or give_way(program, argv)
+
+
+def enter(program: str, user: SystemUser) -> int:
+    """Be `user`, in his home, with USER, HOME and SHELL. 0; 1 for root, 111 for trouble."""
     if user.uid == 0:
         print(f"{program}: fatal: nobody logs in as root", file=sys.stderr)
         return WRONG
@@ -32,7 +37,7 @@ def log_in(program: str, user: SystemUser, argv: Sequence[str]) -> int:
     except (OSError, ValueError) as problem:
         return fatal(program, "unable to enter the home directory", problem if isinstance(problem, OSError) else None)
     os.environb.update({b"USER": user.name, b"HOME": user.home, b"SHELL": user.shell})
-    return give_way(program, argv)
+    return 0
 
 
 def _be(user: Ids) -> None:

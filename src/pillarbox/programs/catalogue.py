@@ -13,6 +13,7 @@ PROGRAMS = {
     "cmd5checkpw": "pillarbox.programs.cmd5checkpw",
     "maildirmake": "pillarbox.programs.maildirmake",
     "maildirpasswd": "pillarbox.programs.maildirpasswd",
+    "maildirpop3d": "pillarbox.programs.maildirpop3d",
     "newaliases": "pillarbox.programs.newaliases",
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pillarbox.auth import extension, hashes
+from pillarbox.cli.output import printable
 from pillarbox.programs import diagnosis, whereabouts
 from pillarbox.status import Failure, Status
 
@@ -35,23 +36,23 @@ def main(arguments: list[str]) -> int:
     ext = os.fsencode(arguments[0])
     try:
         if not extension.allowed(ext):
-            raise NoPassword(f"no mailbox can be called {_shown(ext)}: say what follows the dash of its login name")
+            raise NoPassword(f"no mailbox can be called {printable(ext)}: say what follows the dash of its login name")
         _change(ext)
     except Failure as failure:
         if failure.status.kind == 5:
             return diagnosis.refused(NAME, failure.text)
         return diagnosis.fatal(NAME, failure.text)
     except OSError as problem:
-        return diagnosis.fatal(NAME, f"unable to write ~/Maildir-{_shown(ext)}/passwd", problem)
+        return diagnosis.fatal(NAME, f"unable to write ~/Maildir-{printable(ext)}/passwd", problem)
     return 0
 
 
 def _change(ext: bytes) -> None:
     user, home = _caller()
     with extension.opened(home, ext, follow=True) as directory:
-        print(f"Changing password for POP mailbox {_shown(user)}-{_shown(ext)}@{_shown(_host())}", flush=True)
+        print(f"Changing password for POP mailbox {printable(user)}-{printable(ext)}@{printable(_host())}", flush=True)
         made = hashes.make_crypt(_ask_twice(), os.urandom(hashes.SALT_OCTETS))
-        print(f"Ok, putting encrypted password {made.decode('ascii')} in ~/Maildir-{_shown(ext)}/passwd", flush=True)
+        print(f"Ok, putting encrypted password {made.decode('ascii')} in ~/Maildir-{printable(ext)}/passwd", flush=True)
         extension.write(directory, made)
 
 
@@ -134,9 +135,3 @@ def _without_echo() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSAFLUSH, before)
-
-
-def _shown(octets: bytes) -> str:
-    """For a terminal: what is not printable is escaped."""
-    text = octets.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,84 @@
+"""maildirpop3d POP3D MAILDIR [CHECKPASSWORD [ARGUMENTS]]: several POP mailboxes for one user (maildirpop3d 0.8, qmail
+patches). It stands between qmail-popup and qmail-pop3d, where checkpassword would.
+
+joe-lists is ~joe/MAILDIR-lists, whose password is in the file passwd there; joe himself is left to CHECKPASSWORD. The
+rules that must stay true: the first of joe-foo-bar, joe-foo, joe that is a user decides, whatever becomes of the rest;
+nothing of a user's is read before this process is that user; and whether it is the user, the mailbox or the password
+that is not there can be told neither from the answer nor from the time it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pillarbox.auth import checkpassword, extension, hashes
+from pillarbox.auth.checkpassword import MISUSED, WRONG, Asked, NotAsked
+from pillarbox.cli.output import printable
+from pillarbox.programs import become, diagnosis
+from pillarbox.status import Failure
+from pillarbox.users.owner import FirstUser, first_user
+
+NAME = "maildirpop3d"
+CHECKPASSWORD = "checkpassword"  # looked for in PATH
+
+
+def main(arguments: list[str]) -> int:
+    """1 wrong password or no such mailbox, 2 called wrongly, 111 trouble; else it becomes the next program."""
+    if len(arguments) < 2:
+        diagnosis.usage(NAME, "qmail-pop3d Maildir [ checkpassword [ arg ... ] ]")
+        return MISUSED
+    pop3d, base, *checker = arguments
+    try:
+        asked = checkpassword.read()
+        found = first_user(asked.login)
+    except NotAsked as failure:
+        diagnosis.fatal(NAME, failure.text)
+        return failure.exit_status
+    except Failure as failure:
+        return diagnosis.fatal(NAME, failure.text)
+    if _is_plain(asked.login, found):
+        return _ask_checker(asked, [*(checker or [CHECKPASSWORD]), pop3d, base])
+    return _log_in(asked, found, pop3d, os.fsencode(base))
+
+
+def _is_plain(login: bytes, found: FirstUser | None) -> bool:
+    """Whether this is no name of ours: the checker may know more users than the system. Root has no mailbox."""
+    if found is None:
+        return b"-" not in login
+    return not found.dash and found.user.uid != 0
+
+
+def _ask_checker(asked: Asked, argv: Sequence[str]) -> int:
+    try:
+        checkpassword.hand_on(asked.raw)
+    except OSError as problem:
+        return diagnosis.fatal(NAME, "unable to open a pipe", problem)
+    return become.give_way(NAME, argv)
+
+
+def _log_in(asked: Asked, found: FirstUser | None, pop3d: str, base: bytes) -> int:
+    """Into a mailbox with a password of its own; `found` is None where the name is nobody's."""
+    status, directory, stored = 0, b"", None
+    if found is not None and found.user.uid != 0 and extension.allowed(found.ext):
+        directory = extension.maildir(base, found.ext)
+        status = become.enter(NAME, found.user)
+        if not status:
+            status, stored = _stored(found.user.home, directory)
+    if not hashes.matches_crypt(stored, asked.second):
+        return status or WRONG
+    return become.give_way(NAME, [pop3d, os.fsdecode(directory)])
+
+
+def _stored(home: bytes, directory: bytes) -> tuple[int, bytes | None]:
+    """(0, the hash in the mailbox's passwd file, None where there is none); (status, None) with a line that says why
+    when there should be one."""
+    file = printable(os.path.join(home, directory, extension.PASSWD))
+    try:
+        return 0, extension.read(directory)
+    except extension.UnusablePasswd as failure:
+        print(f"{NAME}: warning: nobody logs in by {file}: {failure.text}", file=sys.stderr)
+        return WRONG, None
+    except OSError as problem:
+        return diagnosis.fatal(NAME, f"unable to read {file}", problem), None
