@@ -68,6 +68,10 @@ _POP3 = (
 )
 _INJECTING = "pillarbox.envelope pillarbox.roles"
 
+_SMTP = f"""{_WORDS} pillarbox.admission pillarbox.content pillarbox.control pillarbox.credentials pillarbox.header
+    pillarbox.outcome pillarbox.routing pillarbox.sasl pillarbox.scan pillarbox.sessions pillarbox.smtp binascii
+    dataclasses"""
+
 BEGUN = {
     "maildirmake": Begun(("/proc/none",), "pillarbox.content pillarbox.mailbox ctypes"),
     "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
@@ -77,6 +81,7 @@ BEGUN = {
     "qmail-popup": Begun(("mx.example.org", "true"), f"{_POP3} pillarbox.auth fcntl threading", says=b"+OK <"),
     "qmail-queue": Begun((), _INJECTING),
     "qmail-showctl": Begun((), f"{_SETTINGS} pillarbox.routes pillarbox.routing"),
+    "qmail-smtpd": Begun((), _SMTP, says=b"220 mx.example.org ESMTP\r\n"),
     "sendmail": Begun(("-t",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
     "splogger": Begun((), "syslog"),
 }

@@ -7,12 +7,14 @@ A reader never refuses: it returns qmail's reading together with what is odd abo
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # programs read a few files, and need nothing that makes them slow to begin
+    from pathlib import Path
 
 LARGEST_FILE = 64 << 20
 _BLANKS = b" \t\n"
@@ -52,7 +54,7 @@ class Reading:
 Accepts = Callable[[bytes], bool]
 
 
-def content(file: Path) -> bytes | None:
+def content(file: Path | str) -> bytes | None:
     """The whole file, or None when there is none. Raises OSError for everything else, EFBIG over LARGEST_FILE."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -202,6 +204,8 @@ def mapping(text: bytes, accepts: Accepts, *, secret: bool = False) -> Reading:
 
 def servers(text: bytes) -> Reading:
     """control/resolvers: lines ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets; as pairs."""
+    import ipaddress
+
     found = []
     for at, entry in lines(text):
         parts = _SERVER.fullmatch(entry.decode("latin-1"))
@@ -278,6 +282,8 @@ _LISTEN = re.compile(r"(\S+)[ \t]+(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([0-9.]+)):([
 
 
 def _listener(entry: bytes, services: tuple[str, ...]) -> Listener | str:
+    import ipaddress
+
     parts = _LISTEN.fullmatch(entry.decode("latin-1"))
     if parts is None:
         return "not SERVICE ADDRESS:PORT"

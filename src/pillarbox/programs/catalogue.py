@@ -25,6 +25,7 @@ PROGRAMS = {
     "qmail-queue": "pillarbox.programs.qmail_queue",
     "qmail-start": "pillarbox.programs.qmail_start",
     "qmail-remote": "pillarbox.programs.qmail_remote",
+    "qmail-smtpd": "pillarbox.programs.qmail_smtpd",
     "qmail-showctl": "pillarbox.programs.showctl",
     "splogger": "pillarbox.programs.splogger",
     "sendmail": "pillarbox.programs.sendmail",
