@@ -52,9 +52,8 @@ def nameserver(records: str) -> Iterator[int]:
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="pillarbox-dns-") as name:
         directory = Path(name)
-        (directory / "root.zone").write_text(_HEAD + records)
-        (directory / "nsd.conf").write_text(_CONFIGURATION.format(port=port, directory=directory))
-        serving = subprocess.Popen([program, "-d", "-c", str(directory / "nsd.conf")], stderr=subprocess.DEVNULL)
+        configuration = configured(directory, records, port)
+        serving = subprocess.Popen([program, "-d", "-c", configuration], stderr=subprocess.DEVNULL)
         try:
             until(lambda: serving.poll() is not None or _answers(port), "the name server's first answer")
             assert serving.poll() is None, (directory / "log").read_text()
@@ -62,6 +61,14 @@ def nameserver(records: str) -> Iterator[int]:
         finally:
             serving.terminate()
             serving.wait(30)
+
+
+def configured(directory: Path, records: str, port: int) -> Path:
+    """nsd's configuration, in an empty directory."""
+    (directory / "root.zone").write_text(_HEAD + records)
+    file = directory / "nsd.conf"
+    file.write_text(_CONFIGURATION.format(port=port, directory=directory))
+    return file
 
 
 def _free_port() -> int:
