@@ -90,18 +90,8 @@ def rblsmtpd(directory: Path, asked: list[tuple[str, str]]) -> list[str]:
     if os.getuid() != 0 or subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode:
         pytest.skip("needs root, and leave to unshare the network")
     configuration = configured(directory, ZONE, 53)
-    command = [
-        "unshare",
-        "-n",
-        "sh",
-        "-euc",
-        ASK,
-        "sh",
-        peer("nsd"),
-        configuration,
-        directory / "pid",
-        peer("rblsmtpd"),
-    ]
+    programs = [peer("nsd"), str(configuration), str(directory / "pid"), peer("rblsmtpd")]
+    command = ["unshare", "-n", "sh", "-euc", ASK, "sh", *programs]
     lines = "".join(f"{address} {options}\n" for address, options in asked)
     done = subprocess.run(command, input=lines.encode(), capture_output=True, timeout=60)
     return done.stdout.decode("ascii").splitlines()

@@ -123,11 +123,10 @@ class Connections:
 
     def _decided(self, door: Door, client: str, verdict: Verdict) -> None:
         """Of a client that is counted already."""
-        if door.left or self._draining or verdict.away:
+        if door.left or verdict.away:
             self._leaves(client)
-            if verdict.away and not door.left:
+            if not door.left:
                 self._turn_away(door, client, verdict.away)
-            door.shut(b"")
             return
         if verdict.blocked is not None:
             self._blocked(client, verdict.blocked)
@@ -224,7 +223,7 @@ class Door(asyncio.Protocol):
 
     def __init__(self, connections: Connections, listener: Listener) -> None:
         self.listener = listener
-        self.left = False  # the client has
+        self.left = False  # or had to
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._looking: asyncio.Task[Verdict] | None = None
@@ -273,8 +272,8 @@ class Door(asyncio.Protocol):
     def shut(self, last_words: bytes) -> None:
         """End the connection."""
         transport = self._transport
-        if transport is None or transport.is_closing():
-            return
+        assert transport is not None
+        self.left = True
         if last_words:
             transport.write(last_words)
         transport.close()
