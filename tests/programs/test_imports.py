@@ -66,6 +66,7 @@ _POP3 = (
     "pillarbox.pop3 pillarbox.sasl pillarbox.sessions pillarbox.credentials pillarbox.envelope pillarbox.scan"
     " binascii dataclasses"
 )
+_CHECKING = "pillarbox.auth pillarbox.users pillarbox.credentials ctypes dataclasses fcntl pathlib pwd threading"
 _INJECTING = "pillarbox.envelope pillarbox.roles"
 
 _SMTP = f"""{_WORDS} pillarbox.admission pillarbox.content pillarbox.control pillarbox.credentials pillarbox.header
@@ -74,6 +75,8 @@ _SMTP = f"""{_WORDS} pillarbox.admission pillarbox.content pillarbox.control pil
 
 BEGUN = {
     "maildirmake": Begun(("/proc/none",), "pillarbox.content pillarbox.mailbox ctypes"),
+    "maildirpasswd": Begun((), "pillarbox.auth pillarbox.users ctypes hmac pathlib"),
+    "maildirpop3d": Begun(("qmail-pop3d", "Maildir"), f"{_CHECKING} hmac", b"joe-x\0bar\0\0"),
     "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
     "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
     "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),

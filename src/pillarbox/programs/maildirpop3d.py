@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 
 from pillarbox.auth import checkpassword, extension, hashes
-from pillarbox.auth.checkpassword import MISUSED, WRONG, Asked, NotAsked
+from pillarbox.auth.checkpassword import WRONG, Asked, NotAsked
 from pillarbox.cli.output import printable
+from pillarbox.programs import asked as descriptor_3
 from pillarbox.programs import become, diagnosis
 from pillarbox.status import Failure
-from pillarbox.users.owner import FirstUser, first_user
+from pillarbox.users.first import FirstUser, first_user
 
 NAME = "maildirpop3d"
 CHECKPASSWORD = "checkpassword"  # looked for in PATH
@@ -27,15 +28,13 @@ CHECKPASSWORD = "checkpassword"  # looked for in PATH
 def main(arguments: list[str]) -> int:
     """1 wrong password or no such mailbox, 2 called wrongly, 111 trouble; else it becomes the next program."""
     if len(arguments) < 2:
-        diagnosis.usage(NAME, "qmail-pop3d Maildir [ checkpassword [ arg ... ] ]")
-        return MISUSED
+        return descriptor_3.misused(NAME, f"usage: {NAME} qmail-pop3d Maildir [ checkpassword [ arg ... ] ]")
     pop3d, base, *checker = arguments
     try:
-        asked = checkpassword.read()
+        asked = descriptor_3.read()
         found = first_user(asked.login)
-    except NotAsked as failure:
-        diagnosis.fatal(NAME, failure.text)
-        return failure.exit_status
+    except NotAsked as problem:
+        return descriptor_3.not_asked(NAME, problem)
     except Failure as failure:
         return diagnosis.fatal(NAME, failure.text)
     if _is_plain(asked.login, found):

@@ -11,21 +11,18 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pillarbox.status import Failure
 from pillarbox.users import cdb, system
-from pillarbox.users.system import SystemUser
+from pillarbox.users.first import BREAK, LONGEST, first_user, splits
 
 if TYPE_CHECKING:  # the table of all control files comes with it, and small programs ask here too
     from pillarbox.users.roles import User
 
 ALIAS = b"alias"
-BREAK = b"-"
-_LONGEST_USER = 31  # qmail-getpw: GETPW_USERLEN
 _LONGEST_NAME = 255
 _CACHED = 4096
-_LONGEST_LOCAL = 1000
 
 
 Owned = Callable[[bytes, int], bool]
@@ -44,14 +41,6 @@ class Owner:
     uid: int
     gid: int
     home: bytes
-    dash: bytes
-    ext: bytes
-
-
-class FirstUser(NamedTuple):
-    """The user whom a login name begins with, and the rest: joe, -, lists. Without a rest both are empty."""
-
-    user: SystemUser
     dash: bytes
     ext: bytes
 
@@ -121,14 +110,14 @@ class Owners:
 
     def for_delivery(self, local: bytes) -> Owner:
         """Who gets mail for a local part (any case); in the last resort alias. Raises Failure (4.3.0)."""
-        if len(local) > _LONGEST_LOCAL or b"\0" in local:
+        if len(local) > LONGEST or b"\0" in local:
             return self._alias_for(local)
         return self._assignments.find(local) or self._from_passwd(local) or self._alias_for(local)
 
     def for_login(self, local: bytes) -> Owner | None:
         """Whose mailbox a login name means: the first existing user of joe-foo-bar, joe-foo, joe is final, whatever
         becomes of the rest (maildirpop3d). None when there is no such user; never alias, never root. Raises Failure."""
-        if len(local) > _LONGEST_LOCAL or b"\0" in local:
+        if len(local) > LONGEST or b"\0" in local:
             return None
         assigned = self._assignments.find(local)
         if assigned is not None and assigned.user != self.alias:
@@ -148,7 +137,7 @@ class Owners:
 
     def _from_passwd(self, local: bytes) -> Owner | None:
         """qmail-getpw: the longest user name followed by the end or a dash, not root, whose home exists and is his."""
-        for name, dash, ext in _splits(local):
+        for name, dash, ext in splits(local):
             entry = system.find(name)
             if entry is None or entry.uid == 0:
                 continue
@@ -162,29 +151,6 @@ class Owners:
         user = self._alias_user or system.find(self.alias)
         uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.uid, user.gid)
         return Owner(self.alias, uid, gid, self._alias_home, BREAK, local)
-
-
-def first_user(login: bytes) -> FirstUser | None:
-    """The first of joe-foo-bar, joe-foo, joe that is a user of the system (maildirpop3d's rule), in any case of
-    letters; he is final, root and users without a home too. Raises CannotSay."""
-    if len(login) > _LONGEST_LOCAL or b"\0" in login:
-        return None
-    for name, dash, ext in _splits(login):
-        entry = system.find(name)
-        if entry is not None:
-            return FirstUser(entry, dash, ext)
-    return None
-
-
-def _splits(local: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(user name in lower case, dash, extension) for every way to cut at a dash, the longest name first."""
-    name = local.lower()
-    end = len(name)
-    while end > 0:
-        if end <= _LONGEST_USER:
-            cut = end < len(name)
-            yield name[:end], BREAK if cut else b"", local[end + 1 :] if cut else b""
-        end = name.rfind(BREAK, 0, end)
 
 
 def _owned(home: bytes, uid: int) -> bool:
