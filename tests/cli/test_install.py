@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 
 import pillarbox
-from pillarbox.cli import runtime
+from pillarbox.cli import runlines, runtime
 from pillarbox.cli.launchers import CannotInstall
 from pillarbox.cli.trust import loose_within
 from pillarbox.programs.catalogue import PROGRAMS
@@ -111,6 +111,18 @@ def test_a_dry_run_says_of_every_program_what_would_be_done_and_does_nothing(hom
     assert (qmail.programs(home / "bin"), os.listdir(home / "bin")) == (before, names)
 
 
+def test_a_dry_run_says_what_would_behave_otherwise(home: Path) -> None:
+    (home / "rc").write_text("exec softlimit -m 2000000 qmail-start ./Mailbox\n")
+    (home / "control" / "smtproutes").write_text("example.com:relay.example.net foo s3cret\n")
+    (home / "control" / "smtproutes").chmod(0o640)
+    done = pillarbox_command("install", "--into", home, "--dry-run")
+    assert (
+        lines(done.output, f"otherwise: {home}/rc:1: softlimit -m 2000000 is too little for Pillarbox's programs") != []
+    )
+    assert lines(done.output, "serve says its password to relay.example.net:25 only over TLS") != []
+    assert "s3cret" not in done.output
+
+
 def test_every_program_is_ours_then_and_no_other_was_touched(replaced: Path) -> None:
     for name in PROGRAMS:
         file = replaced / "bin" / name
@@ -154,6 +166,21 @@ def test_one_that_cannot_start_ends_with_the_status_for_later(ready: Path) -> No
     done = run(ready / "bin" / "qmail-remote", "example.net", "a@example.org", "b@example.net")
     assert (done.status, done.output) == (111, "")
     assert done.errors == "qmail-remote: cannot start: ModuleNotFoundError(\"No module named 'pillarbox'\")\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "status"),
+    [
+        ("qmail-inject", ["-n", "joe@example.net"], 0),
+        ("qmail-showctl", [], 0),
+        ("qmail-remote", ["nowhere.invalid", "a@example.org", "b@nowhere.invalid"], 0),
+        ("maildirmake", [], 100),
+    ],
+)
+def test_the_memory_that_a_dry_run_asks_for_is_enough(replaced: Path, name: str, words: list[str], status: int) -> None:
+    limited = ["-c", f'ulimit -v {runlines.ENOUGH // 1024}; exec "$@"', "sh", str(replaced / "bin" / name)]
+    done = run(Path("/bin/sh"), *limited, *words)
+    assert (done.status, "emory" in done.output + done.errors) == (status, False), done
 
 
 def test_what_they_load_is_a_copy_that_only_root_can_change(replaced: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pillarbox.cli import runtime
 from pillarbox.cli.home import NoHome, refuse_beside_qmail_send
 from pillarbox.cli.launchers import CannotInstall, Programs
+from pillarbox.cli.otherwise import otherwise
 from pillarbox.cli.output import printable
 from pillarbox.cli.trust import closed_to_others, writable_by_others
 from pillarbox.programs.catalogue import PROGRAMS
@@ -49,8 +50,9 @@ class Asked:
         return home if (home / "control").is_dir() else None
 
 
-def install(into: Path, only: Sequence[str] = (), *, dry_run: bool = False) -> int:
-    """Put our programs there, or say (`dry_run`) what that would do. 0; raises CannotInstall, OSError."""
+def install(into: Path, only: Sequence[str] = (), *, dry_run: bool = False, root: Path = Path("/")) -> int:
+    """Put our programs there, or say (`dry_run`) what that would do, and what behaves otherwise then, by the run lines
+    below `root`. 0; raises CannotInstall, OSError."""
     asked = Asked(Path(os.path.abspath(into)), tuple(only), dry_run)
     _refuse_names(asked.only)
     _refuse_place(asked)
@@ -62,6 +64,8 @@ def install(into: Path, only: Sequence[str] = (), *, dry_run: bool = False) -> i
             _put(asked, programs, names)
     for line in (*_told(asked, programs, names), *held_back):
         print(printable(line))
+    for line in otherwise(asked.home, asked.bin, {*names, *programs.ours()}, root):
+        print(printable(f"otherwise: {line}"))
     return 0
 
 

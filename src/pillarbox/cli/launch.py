@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from pillarbox.programs import catalogue
 
+OUT_OF_MEMORY = 111
+
 
 def main() -> int:
     """Carry out the command line; the exit status."""
@@ -26,11 +28,21 @@ def main() -> int:
         status = catalogue.run(words[0], words[1:])
         sys.stdout.flush()
     except BaseException as trouble:
-        from pillarbox.cli.main import explained
-
-        status = explained(trouble)
+        status = _explained(trouble)
     sys.stderr.flush()
     os._exit(status)  # what the interpreter tidies up at its end, the kernel does at once
+
+
+def _explained(trouble: BaseException) -> int:
+    """Why it ended, on standard error, and the exit status. Where there is no memory left for more than that it is
+    temporary: 1, an interpreter's own end, would be a refusal to some callers."""
+    try:
+        from pillarbox.cli.main import explained
+
+        return explained(trouble)
+    except (MemoryError, ImportError, OSError):
+        os.write(2, b"out of memory\n")
+        return OUT_OF_MEMORY
 
 
 def installed(name: str, home: str = "") -> None:

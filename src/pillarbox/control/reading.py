@@ -51,6 +51,8 @@ class Reading:
     fault: Fault | None = None
 
 
+_BLOCK = 1 << 16
+
 Accepts = Callable[[bytes], bool]
 
 
@@ -60,11 +62,14 @@ def content(file: Path | str) -> bytes | None:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    text = bytearray()
     with open(descriptor, "rb") as stream:
-        text = stream.read(LARGEST_FILE + 1)
+        # In blocks: to ask for all that it may be takes that much of a memory limit (softlimit -m) at once.
+        while len(text) <= LARGEST_FILE and (block := stream.read(_BLOCK)):
+            text += block
     if len(text) > LARGEST_FILE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return text
+    return bytes(text)
 
 
 def shown(value: bytes) -> str:
