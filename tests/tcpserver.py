@@ -26,11 +26,6 @@ main()
 """
 
 
-def unprivileged() -> dict[str, object]:
-    """Arguments of subprocess by which a program is not root's; nothing where we are not either."""
-    return {} if os.getuid() else {"user": NOBODY, "group": NOBODY, "extra_groups": ()}
-
-
 def put_program(file: Path, text: str) -> Path:
     """Write a Python program that everybody can run."""
     file.write_text(f"#!{everybody()} -I\n{text}")
