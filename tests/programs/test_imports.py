@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import pillarbox
+from pillarbox.programs.catalogue import PROGRAMS
 
 
 def _names(text: str) -> frozenset[str]:
@@ -67,13 +68,16 @@ _POP3 = (
     " binascii dataclasses"
 )
 _CHECKING = "pillarbox.auth pillarbox.users pillarbox.credentials ctypes dataclasses fcntl pathlib pwd threading"
-_INJECTING = "pillarbox.envelope pillarbox.roles"
+_INJECTING = "pillarbox.envelope pillarbox.net pillarbox.roles"
+_WRONG = b"nosuchuser\0wrong\0<1.2@mail.example.org>\0"
 
 _SMTP = f"""{_WORDS} pillarbox.admission pillarbox.content pillarbox.control pillarbox.credentials pillarbox.header
     pillarbox.outcome pillarbox.routing pillarbox.sasl pillarbox.scan pillarbox.sessions pillarbox.smtp binascii
     dataclasses"""
 
 BEGUN = {
+    "checkpassword": Begun(("/bin/true",), f"{_CHECKING} hmac", _WRONG),
+    "cmd5checkpw": Begun(("-f", "smtp.passwd", "/bin/true"), f"{_CHECKING} {_SETTINGS} hmac", _WRONG),
     "maildirmake": Begun(("/proc/none",), "pillarbox.content pillarbox.mailbox ctypes"),
     "maildirpasswd": Begun((), "pillarbox.auth pillarbox.users ctypes hmac pathlib"),
     "maildirpop3d": Begun(("qmail-pop3d", "Maildir"), f"{_CHECKING} hmac", b"joe-x\0bar\0\0"),
@@ -89,13 +93,16 @@ BEGUN = {
     "splogger": Begun((), "syslog"),
 }
 # These run for a while, or answer nobody who waits.
-PATIENT = {"qmail-start", "qmail-local", "qmail-qread", "qmail-qstat", "qmail-remote"}
+PATIENT = {"checker", "qmail-start", "qmail-local", "qmail-qread", "qmail-qstat", "qmail-remote"}
 
 
 def begin(words: tuple[str, ...], begun: Begun, directory: Path) -> tuple[set[str], bytes]:
     """What a program imported, and what it printed."""
     (directory / "control").mkdir(exist_ok=True)
     (directory / "control" / "me").write_text("mx.example.org\n")
+    (directory / "smtp.passwd").write_text("joe:secret\n")
+    for name in ("tmp", "new", "cur"):
+        (directory / "Maildir" / name).mkdir(parents=True, exist_ok=True)
     (directory / "third").write_bytes(begun.third)
     environment = {
         "PATH": os.defpath,
@@ -139,6 +146,10 @@ def test_a_program_imports_what_its_list_has(name: str, bare: set[str], tmp_path
 @pytest.mark.parametrize("name", BEGUN)
 def test_no_list_has_what_is_slow(name: str) -> None:
     assert not BEGUN[name].may() & SLOW
+
+
+def test_every_program_has_its_list() -> None:
+    assert BEGUN.keys() | PATIENT == PROGRAMS.keys()
 
 
 def test_what_is_imported_is_seen(bare: set[str], tmp_path: Path) -> None:
