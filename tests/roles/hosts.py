@@ -32,13 +32,13 @@ class Talk:
 
     async def content(self) -> bytes:
         """Up to the final dot."""
-        text = b""
-        while not (b"\r\n" + text).endswith(b"\r\n.\r\n"):
+        text = bytearray()
+        while text != b".\r\n" and not text.endswith(b"\r\n.\r\n"):
             line = await self.hear()
             if not line:
-                return text + b"<cut off>"
+                return bytes(text) + b"<cut off>"
             text += line
-        return text
+        return bytes(text)
 
     async def secure(self, certificate: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -10,9 +10,9 @@ import pytest
 
 from pillarbox.envelope import Envelope
 from pillarbox.roles import carrier, parking, relay
-from pillarbox.roles.carrier import Content
+from pillarbox.roles.journey import PATIENCE, Content, Errand
 from pillarbox.roles.parking import MOST_MESSAGES, Parking
-from pillarbox.roles.relay import Errand, Road
+from pillarbox.roles.relay import Road
 from pillarbox.routes import Hop
 from pillarbox.smtp.sender import Phase
 from tests.roles.hosts import OFFER, RELAY, Script, Talk, envelope, hosts
@@ -185,7 +185,7 @@ def test_a_connection_that_did_not_log_in_brings_nothing_that_needs_it() -> None
 
 def test_nobody_is_kept_waiting_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carrier, "TICK", 0.02)
-    monkeypatch.setitem(carrier.PATIENCE, Phase.IDLE, 0.05)
+    monkeypatch.setitem(PATIENCE, Phase.IDLE, 0.05)
     quit_: list[bytes] = []
 
     async def hear(talk: Talk) -> None:

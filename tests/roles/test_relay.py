@@ -15,9 +15,9 @@ import pytest
 from pillarbox.cli.certificate import new_key, self_signed
 from pillarbox.envelope import Envelope
 from pillarbox.net import deaf
-from pillarbox.roles import carrier, relay
-from pillarbox.roles.carrier import Content
-from pillarbox.roles.relay import NO_CONNECTION, Errand, Result, Road
+from pillarbox.roles import carrier, journey, relay
+from pillarbox.roles.journey import NO_CONNECTION, PATIENCE, Content, Errand, Result
+from pillarbox.roles.relay import Road
 from pillarbox.routes import Hop
 from pillarbox.smtp.sender import Phase
 from pillarbox.status import Status
@@ -304,7 +304,7 @@ def test_a_name_that_leads_to_this_machine_is_not_this_machine() -> None:
 
 
 def test_localhost_that_leads_elsewhere_gets_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "is_loopback", lambda address: address != "127.0.0.2")
+    monkeypatch.setattr(journey, "is_loopback", lambda address: address != "127.0.0.2")
     assert said_to(b"localhost")[1:] == [b"QUIT\r\n"]
 
 
@@ -377,8 +377,8 @@ def test_no_phase_gets_less_than_rfc_5321_asks_for() -> None:
     least = {
         Phase.GREETING: 5, Phase.HELLO: 5, Phase.MAIL: 5, Phase.RCPT: 5, Phase.DATA: 2, Phase.CONTENT: 3
     }  # fmt: skip
-    assert all(carrier.PATIENCE[phase] >= 60 * minutes for phase, minutes in least.items())
-    assert Phase.END not in carrier.PATIENCE
+    assert all(PATIENCE[phase] >= 60 * minutes for phase, minutes in least.items())
+    assert Phase.END not in PATIENCE
 
 
 @pytest.mark.parametrize("hop", [False, True], ids=["by MX", "a relay"])
@@ -398,7 +398,7 @@ def test_an_exchanger_that_let_connections_time_out_is_not_tried_for_a_while_but
         return slow
 
     with unanswering() as port:
-        monkeypatch.setattr(relay, "SMTP_PORT", port)
+        monkeypatch.setattr(journey, "SMTP_PORT", port)
         assert asyncio.run(tried(port)) == [True, True, hop]
 
 

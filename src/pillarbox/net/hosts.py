@@ -6,7 +6,6 @@ we are one of the domain's exchangers, or mail would go round for ever.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -54,6 +53,11 @@ def literal(domain: bytes) -> str | None:
         return None
 
 
+def is_written(target: bytes) -> bool:
+    """Is this relay or domain an address, for which no name server is asked?"""
+    return _address(target) is not None or literal(target) is not None
+
+
 async def of_relay(names: Names, relay: bytes) -> list[Host]:
     """Where a relay of control/smtproutes is: a host name without MX, or an address. Raises NoHost, always temporary:
     a slip in that file must not send all mail back."""
@@ -77,6 +81,8 @@ async def of_domain(names: Names, domain: bytes, ours: Collection[str], shuffle:
         if found in ours:
             raise _no(_OURSELVES)
         return [Host(found, b"")]
+    import asyncio  # its own import takes longer than all the rest that a program needs
+
     exchangers = await _exchangers(names, domain)
     _in_turn(exchangers, shuffle)
     asked = await asyncio.gather(*(_addresses(names, exchanger.name) for exchanger in exchangers))

@@ -8,59 +8,17 @@ words or the end of the patience decides what became of the message.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from pillarbox.attempt import Attempt
 from pillarbox.net.tls import Tls, TlsFailed
+from pillarbox.roles.journey import Content, patience
 from pillarbox.smtp.sender import Phase, Sender
 
-BLOCK = 64 << 10  # octets of content at a time
 TICK = 1.0  # seconds between looks at the deadline
 CLOSING_TIME = 10.0  # seconds that our last words may take to leave
-# RFC 5321 section 4.5.3.2: seconds that a host is given at least, phase by phase. control/timeoutremote may be less,
-# and is what the final dot gets in full: who hangs up there sends the message twice.
-PATIENCE = {
-    Phase.GREETING: 300.0,
-    Phase.HELLO: 300.0,
-    Phase.TLS: 60.0,
-    Phase.AUTH: 300.0,
-    Phase.MAIL: 300.0,
-    Phase.RCPT: 300.0,
-    Phase.DATA: 120.0,
-    Phase.CONTENT: 180.0,
-    Phase.IDLE: 2.0,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A message in stored form: its octets, or a descriptor of a file that holds `size` of them (not closed here)."""
-
-    source: bytes | int
-    size: int
-
-    def block(self, start: int) -> bytes:
-        """Some octets from `start` on; b"" at the end. Raises OSError, also when the file is shorter than it was."""
-        if isinstance(self.source, bytes):
-            return self.source[start : start + BLOCK]
-        wanted = min(BLOCK, self.size - start)
-        block = os.pread(self.source, wanted, start)
-        if wanted and not block:
-            raise OSError("the message is shorter than it was")
-        return block
-
-    def ends(self, start: int) -> bool:
-        """No octets are left from `start` on."""
-        return start >= (len(self.source) if isinstance(self.source, bytes) else self.size)
-
-    @property
-    def eight_bit(self) -> bool:
-        """Octets above 127 may be in it."""
-        return not (isinstance(self.source, bytes) and self.source.isascii())
 
 
 class Carrier(asyncio.Protocol):
@@ -234,7 +192,7 @@ class Carrier(asyncio.Protocol):
     # time
 
     def _time(self) -> float:
-        return min(self._patience, PATIENCE.get(self._sender.phase, self._patience))
+        return patience(self._sender.phase, self._patience)
 
     def _note_progress(self) -> None:
         """The time of a phase begins anew with each reply, and with each block that the host takes, but not with an

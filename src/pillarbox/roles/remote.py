@@ -19,13 +19,14 @@ from pillarbox.net.deaf import Deaf
 from pillarbox.net.resolver import Resolver, Server
 from pillarbox.outcome import Outcome
 from pillarbox.roles import connections, relay
-from pillarbox.roles.carrier import Carrier, Content
+from pillarbox.roles.carrier import Carrier
 from pillarbox.roles.house import House
+from pillarbox.roles.journey import Content, Errand, Result
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.log import Log
 from pillarbox.roles.looplink import LoopLink
 from pillarbox.roles.parking import Parking
-from pillarbox.roles.relay import Errand, Result, Road
+from pillarbox.roles.relay import Road
 from pillarbox.roles.verbs import DOWN, SUPERVISOR_SAYS, Verb
 from pillarbox.routes import Hop
 

@@ -65,6 +65,11 @@ class Order:
     extended: bool = True
     secure: bool = False
 
+    @property
+    def verified(self) -> bool:
+        """Over TLS this is for nobody but who proves by a certificate that he is the host: a password is said."""
+        return self.credentials is not None and not self.clear
+
 
 class _Peer(NamedTuple):
     """What is known of the server after its reply to EHLO."""

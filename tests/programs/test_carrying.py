@@ -1,0 +1,154 @@
+"""qmail-remote's way with a connection: large messages, hosts that are slow, deaf, rude or gone, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pillarbox.cli.certificate import new_key, self_signed
+from tests.nameserver import nameserver
+from tests.programs.remotely import control, home, run
+from tests.roles.hosts import Script, Talk, dictated, hosts
+
+__all__ = ["home"]
+
+LARGE = b"Subject: large\n\n" + b"".join(b"%07d %s\n" % (number, b"x" * 70) for number in range(70_000))
+OPENING = (b"220 host\r\n", b"250 host\r\n", b"250 ok\r\n", b"250 ok\r\n")
+TAKING = (*OPENING, b"354 go\r\n", b"250 queued\r\n")
+TAKEN = b"r\0K127.0.0.2 accepted message.\nRemote host said: 250 queued\n\0"
+DIED = b"ZConnected to 127.0.0.2 but connection died. (#4.4.2)\n\0"
+
+
+def bring(home: Path, *scripts: Script | None, message: bytes = LARGE, timeout: int = 30) -> bytes:
+    async def brought() -> bytes:
+        async with hosts(*scripts) as (port, _names):
+            control(home, smtproutes=f":127.0.0.2:{port}\n", timeoutremote=f"{timeout}\n")
+            return await run(home, "far.example", "me@example.org", "joe@far.example", message=message)
+
+    return asyncio.run(brought())
+
+
+def opened(then: Script) -> Script:
+    """A host that has said 354 to DATA."""
+
+    async def script(talk: Talk) -> None:
+        for reply in OPENING:
+            await talk.say(reply)
+            await talk.hear()
+        await talk.say(b"354 go\r\n")
+        await then(talk)
+
+    return script
+
+
+def test_a_large_message_arrives_whole(home: Path) -> None:
+    said: list[bytes] = []
+    assert bring(home, dictated(said, *TAKING)) == TAKEN
+    assert said[4] == LARGE.replace(b"\n", b"\r\n") + b".\r\n"
+
+
+def test_a_large_message_arrives_whole_over_tls(home: Path, tmp_path: Path) -> None:
+    said: list[bytes] = []
+    key = new_key()
+    certificate = tmp_path / "cert.pem"
+    certificate.write_bytes(key + self_signed(key, "relay.example", datetime.now(UTC)))
+
+    async def script(talk: Talk) -> None:
+        await dictated(said, b"220 host\r\n", b"250-host\r\n250 STARTTLS\r\n")(talk)
+        await talk.say(b"220 go\r\n")
+        await talk.secure(certificate)
+        said.append(await talk.hear())
+        await dictated(said, *TAKING[1:])(talk)
+
+    assert bring(home, script) == TAKEN
+    assert hashlib.sha256(said[6]).digest() == hashlib.sha256(LARGE.replace(b"\n", b"\r\n") + b".\r\n").digest()
+
+
+def test_a_host_that_refuses_amid_the_content_and_hangs_up_is_heard(home: Path) -> None:
+    async def rude(talk: Talk) -> None:
+        await talk.reader.read(1000)
+        await talk.say(b"552 too much\r\n")
+
+    assert bring(home, opened(rude)) == (
+        b"r\0ZConnected to 127.0.0.2 but it spoke out of turn. (#4.5.0)\nRemote host said: 552 too much\n\0"
+    )
+
+
+def test_a_host_that_hangs_up_amid_the_content_died_without_a_duplicate(home: Path) -> None:
+    async def gone(talk: Talk) -> None:
+        await talk.reader.read(1000)
+
+    assert bring(home, opened(gone)) == b"r\0" + DIED
+
+
+def test_a_host_that_takes_no_more_content_is_left(home: Path) -> None:
+    async def stuck(talk: Talk) -> None:
+        await asyncio.sleep(30)
+
+    assert bring(home, opened(stuck), message=LARGE * 4, timeout=1) == b"r\0" + DIED
+
+
+def test_a_host_that_does_not_answer_the_final_dot_may_have_the_message(home: Path) -> None:
+    async def mute(talk: Talk) -> None:
+        await talk.content()
+        await asyncio.sleep(30)
+
+    assert bring(home, opened(mute), message=b"x\n", timeout=1) == (
+        b"r\0ZConnected to 127.0.0.2 but connection died. Possible duplicate! (#4.4.2)\n\0"
+    )
+
+
+def test_a_reply_that_never_ends_is_not_waited_for(home: Path) -> None:
+    async def dripping(talk: Talk) -> None:
+        await talk.say(b"220-")
+        while True:
+            await asyncio.sleep(0.05)
+            await talk.say(b"x")
+
+    assert bring(home, dripping, timeout=1) == DIED
+
+
+def test_a_host_that_breaks_the_handshake_gets_the_message_in_clear(home: Path) -> None:
+    said: list[bytes] = []
+    calls: list[int] = []
+
+    async def script(talk: Talk) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            await dictated(said, *TAKING)(talk)
+            return
+        await dictated([], b"220 host\r\n", b"250-host\r\n250 STARTTLS\r\n")(talk)
+        await talk.say(b"220 go\r\n")
+        await talk.reader.read(100)
+        await talk.say(b"this is no handshake\r\n")
+
+    assert bring(home, script, message=b"x\n") == TAKEN
+    assert said[1] == b"MAIL FROM:<me@example.org>\r\n"
+
+
+def test_a_host_that_hangs_up_on_ehlo_is_called_again_and_told_helo(home: Path) -> None:
+    said: list[bytes] = []
+
+    async def script(talk: Talk) -> None:
+        if said:
+            await dictated(said, *TAKING)(talk)
+        else:
+            await dictated(said, b"220 host\r\n")(talk)
+
+    assert bring(home, script, message=b"x\n") == TAKEN
+    assert said[:2] == [b"EHLO helo.example.org\r\n", b"HELO helo.example.org\r\n"]
+
+
+@pytest.mark.parametrize("first", [dictated([], b"554 go away\r\n"), None])
+def test_the_next_address_of_a_relay_is_tried_when_one_does_not_work(home: Path, first: Script | None) -> None:
+    async def brought() -> bytes:
+        with nameserver("relay.example. A 127.0.0.2\nrelay.example. A 127.0.0.3\n") as names:
+            async with hosts(first, dictated([], *TAKING)) as (port, _names):
+                control(home, smtproutes=f":relay.example:{port}\n", resolvers=f"127.0.0.1:{names}\n")
+                return await run(home, "far.example", "", "joe@far.example", message=b"x\n")
+
+    assert asyncio.run(brought()) == b"r\0K127.0.0.3 accepted message.\nRemote host said: 250 queued\n\0"
