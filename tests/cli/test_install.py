@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -25,6 +26,7 @@ from pillarbox.cli.launchers import CannotInstall
 from pillarbox.cli.trust import loose_within
 from pillarbox.programs.catalogue import PROGRAMS
 from tests import qmail
+from tests.peers import peer
 from tests.server import until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody are root's")
@@ -93,7 +95,7 @@ def replaced() -> Iterator[Path]:
 def ready(home: Path, replaced: Path) -> Path:
     """A qmail beside which the copy of what programs load lies already: to make one takes seconds."""
     there = Path("bin", ".pillarbox", "runtime")
-    shutil.copytree(replaced / there, home / there, copy_function=os.link)
+    shutil.copytree(replaced / there, home / there, copy_function=os.link, symlinks=True)
     return home
 
 
@@ -335,6 +337,64 @@ def test_who_is_not_root_can_only_ask(home: Path) -> None:
     done = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, **nobody)  # type: ignore[call-overload]
     assert done.returncode == 100
     assert done.stderr == (f"pillarbox: {home}/bin: only root can put programs there for everybody; run this as root\n")
+
+
+def sbin(ready: Path) -> Path:
+    """A directory of programs that is no qmail's."""
+    made = ready.parent / "sbin"
+    made.mkdir(mode=0o755)
+    shutil.copytree(ready / "bin" / ".pillarbox", made / ".pillarbox", copy_function=os.link, symlinks=True)
+    return made
+
+
+def logs_in(cmd5checkpw: Path, etc: Path, asked: bytes) -> Ended:
+    """What a user who may not read /usr/local/etc/smtp.passwd is told by it, and what its sub-program finds."""
+    mounted = 'mount --bind "$0" /usr/local/etc && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
+    look = 'grep -E "^(Uid|Gid|Groups):" /proc/self/status; cat /usr/local/etc/smtp.passwd'
+    inside = ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh", str(cmd5checkpw), "/bin/sh", "-c", look]
+    done = subprocess.run(
+        [peer("unshare"), "-m", "/bin/sh", "-c", mounted, etc, *inside], input=asked, capture_output=True, timeout=60
+    )
+    return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_cmd5checkpw_with_a_set_uid_bit_reads_its_file_for_who_may_not_and_gives_up_the_right(
+    ready: Path, tmp_path: Path
+) -> None:
+    """As the page installs it: mode 0400 and smtppasswd's, here `daemon`'s, and no daemon beside it."""
+    peer("cc")
+    owner = pwd.getpwnam("daemon").pw_uid
+    (tmp_path / "smtp.passwd").write_text("joe:secret\n")
+    (tmp_path / "smtp.passwd").chmod(0o400)
+    os.chown(tmp_path / "smtp.passwd", owner, 0)
+    tmp_path.chmod(0o755)
+    there = sbin(ready)
+    done = pillarbox_command("install", "--into", there, "--only", "cmd5checkpw", "--setuid", "daemon")
+    assert (done.status, done.errors) == (0, "")
+    assert done.output.splitlines()[0] == f"{there}/cmd5checkpw: Pillarbox's, with a set-uid bit (daemon:root 4755)"
+    expected = "Uid:\t65534\t65534\t65534\t65534\nGid:\t65534\t65534\t65534\t65534\nGroups:\t \n"
+    ended = logs_in(there / "cmd5checkpw", tmp_path, b"joe\0secret\0\0")
+    assert ended.output == expected
+    assert "smtp.passwd: Permission denied" in ended.errors
+    assert logs_in(there / "cmd5checkpw", tmp_path, b"joe\0wrong\0\0") == (1, "", "")
+    assert pillarbox_command("install", "--into", there, "--only", "maildirmake").status == 0
+    assert stat.S_IMODE((there / "cmd5checkpw").stat().st_mode) == 0o4755  # a newer version does not lose it
+    assert pillarbox_command("install", "--into", there, "--undo").status == 0
+    assert os.listdir(there) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "cmd5checkpw", "--setuid", "root"], "--setuid: not root; a user of its own owns the password file"),
+        (["--only", "cmd5checkpw", "--setuid", "no-such-user"], "--setuid: there is no user 'no-such-user'; make one:"),
+        (["--only", "maildirmake", "--setuid", "daemon"], "--setuid is for cmd5checkpw alone; name it with --only"),
+    ],
+)
+def test_no_other_program_and_no_other_rights(home: Path, words: list[str], said: str) -> None:
+    done = pillarbox_command("install", "--into", home, *words)
+    assert (done.status, done.output) == (100, "")
+    assert said in done.errors
 
 
 def test_a_copy_that_somebody_still_runs_from_stays_until_he_ends(ready: Path) -> None:

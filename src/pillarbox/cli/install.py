@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pillarbox.cli import runtime
+from pillarbox.cli import runtime, setuid
 from pillarbox.cli.home import NoHome, refuse_beside_qmail_send
-from pillarbox.cli.launchers import CannotInstall, Programs
+from pillarbox.cli.launchers import CannotInstall, Launcher, Programs
 from pillarbox.cli.otherwise import otherwise
 from pillarbox.cli.output import printable
 from pillarbox.cli.trust import closed_to_others, writable_by_others
@@ -37,6 +37,7 @@ class Asked:
     into: Path
     only: tuple[str, ...] = ()
     dry_run: bool = False
+    setuid: int | None = None
 
     @property
     def bin(self) -> Path:
@@ -50,11 +51,16 @@ class Asked:
         return home if (home / "control").is_dir() else None
 
 
-def install(into: Path, only: Sequence[str] = (), *, dry_run: bool = False, root: Path = Path("/")) -> int:
+def install(
+    into: Path, only: Sequence[str] = (), *, dry_run: bool = False, owner: str = "", root: Path = Path("/")
+) -> int:
     """Put our programs there, or say (`dry_run`) what that would do, and what behaves otherwise then, by the run lines
-    below `root`. 0; raises CannotInstall, OSError."""
-    asked = Asked(Path(os.path.abspath(into)), tuple(only), dry_run)
+    below `root`. `owner` is whose rights a program with a set-uid bit gets. 0; raises CannotInstall, OSError."""
+    uid = setuid.owner(owner) if owner else None
+    asked = Asked(Path(os.path.abspath(into)), tuple(only), dry_run, uid)
     _refuse_names(asked.only)
+    if uid is not None:
+        _refuse_setuid(asked)
     _refuse_place(asked)
     runtime.refuse_unsafe()
     programs = Programs(asked.bin)
@@ -85,9 +91,20 @@ def _put(asked: Asked, programs: Programs, names: Sequence[str]) -> None:
     """Launchers of these names, and those of ours that are there already, of this very version."""
     copy = runtime.build(asked.bin)
     for name in dict.fromkeys([*names, *(name for name in programs.ours() if name in PROGRAMS)]):
-        programs.put(runtime.launcher(name, copy, asked.home))
+        programs.put(_launcher(asked, programs, name, copy))
     if not _somebody_runs_ours():
         _remove(runtime.others(asked.bin, copy))
+
+
+def _launcher(asked: Asked, programs: Programs, name: str, copy: Path) -> Launcher:
+    """One that has a set-uid bit keeps it."""
+    facts = programs.facts(name)
+    uid = asked.setuid if name in setuid.PROGRAMS and (not asked.only or name in asked.only) else None
+    if uid is None and facts is not None and facts.st_mode & stat.S_ISUID and programs.is_ours(name):
+        uid = facts.st_uid
+    if uid is not None:
+        return setuid.compiled(name, runtime.python_of(copy), asked.bin, uid)
+    return runtime.launcher(name, copy, asked.home)
 
 
 def _told(asked: Asked, programs: Programs, names: Sequence[str]) -> Iterator[str]:
@@ -96,7 +113,9 @@ def _told(asked: Asked, programs: Programs, names: Sequence[str]) -> Iterator[st
     for name in names:
         file = programs.directory / name
         facts = programs.facts(name)
-        if not asked.dry_run:
+        if not asked.dry_run and facts is not None and facts.st_mode & stat.S_ISUID:
+            yield f"{file}: Pillarbox's, with a set-uid bit ({_owner(facts)} {stat.S_IMODE(facts.st_mode):04o})"
+        elif not asked.dry_run:
             yield f"{file}: Pillarbox's; " + (
                 f"{programs.kept}/replaced has the old one" if name in kept else "new here"
             )
@@ -187,9 +206,15 @@ def _somebody_runs_ours() -> bool:
         if process.isdigit():
             with suppress(OSError):
                 words = Path("/proc", process, "cmdline").read_bytes().split(b"\0")
-                if words[1:2] == [b"-IS"] and os.fsdecode(os.path.basename(words[2])) in PROGRAMS:
+                launched = words[1:2] == [b"-IS"] and os.fsdecode(os.path.basename(words[2])) in PROGRAMS
+                if launched or b"/.pillarbox/runtime/" in words[0]:
                     return True
     return False
+
+
+def _refuse_setuid(asked: Asked) -> None:
+    if asked.only and not set(asked.only) & set(setuid.PROGRAMS):
+        raise CannotInstall(f"--setuid is for {', '.join(setuid.PROGRAMS)} alone; name it with --only")
 
 
 def _refuse_names(only: Sequence[str]) -> None:

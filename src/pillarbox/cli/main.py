@@ -88,14 +88,17 @@ def unit(home: str | None, name: str | None) -> int:
     "--dry-run", is_flag=True, help="Change nothing; say what would be done, and what would behave otherwise."
 )
 @click.option("--undo", is_flag=True, help="Put back the programs that were replaced.")
-def install(into: str | None, only: str | None, dry_run: bool, undo: bool) -> int:
+@click.option("--setuid", metavar="USER", help="Give cmd5checkpw the rights of USER, who owns its password file.")
+def install(into: str | None, only: str | None, dry_run: bool, undo: bool, setuid: str | None) -> int:
     """Put our programs in the place of a qmail's own."""
     from pillarbox.cli import install
 
     if into is None:
         raise click.UsageError("say where: --into /var/qmail, or wherever your qmail is")
     names = tuple(name for name in (only or "").replace(",", " ").split())
-    return (install.undo if undo else install.install)(Path(into), names, dry_run=dry_run)
+    if undo:
+        return install.undo(Path(into), names, dry_run=dry_run)
+    return install.install(Path(into), names, dry_run=dry_run, owner=setuid or "")
 
 
 @cli.group()

@@ -98,6 +98,7 @@ def build(into: Path) -> Path:
             for name, source in files.items():
                 _copy(source, fresh / name)
             _compile(fresh, built)
+            _environment(fresh)
     finally:
         os.umask(umask)
     os.rename(fresh, built)
@@ -207,6 +208,22 @@ def _compile(fresh: Path, final: Path) -> None:
         fresh, quiet=2, stripdir=str(fresh), prependdir=str(final), workers=1,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )  # fmt: skip
+
+
+def python_of(runtime: Path) -> Path:
+    """An interpreter that finds the copy by itself, for a launcher that can say no more than -I."""
+    return runtime / "bin" / "python"
+
+
+def _environment(fresh: Path) -> None:
+    """What makes it find that: a virtual environment whose packages are the copy (site, PEP 405)."""
+    python = interpreter()
+    packages = fresh / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    packages.parent.mkdir(parents=True)
+    packages.symlink_to("../..")
+    (fresh / "bin").mkdir()
+    (fresh / "bin" / "python").symlink_to(python)
+    (fresh / "pyvenv.cfg").write_text(f"home = {python.parent}\ninclude-system-site-packages = false\n")
 
 
 @contextmanager
