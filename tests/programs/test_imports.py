@@ -83,6 +83,7 @@ BEGUN = {
     "maildirpop3d": Begun(("qmail-pop3d", "Maildir"), f"{_CHECKING} hmac", b"joe-x\0bar\0\0"),
     "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
     "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
+    "qmail-newmrh": Begun((), "pillarbox.control pillarbox.users dataclasses pathlib cdbx"),
     "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),
     "qmail-pop3d": Begun(("Maildir",), f"{_POP3} pillarbox.content pillarbox.mailbox ctypes fcntl hashlib"),
     "qmail-popup": Begun(("mx.example.org", "true"), f"{_POP3} pillarbox.auth fcntl threading", says=b"+OK <"),

@@ -17,6 +17,7 @@ PROGRAMS = {
     "newaliases": "pillarbox.programs.newaliases",
     "qmail-inject": "pillarbox.programs.qmail_inject",
     "qmail-local": "pillarbox.programs.qmail_local",
+    "qmail-newmrh": "pillarbox.programs.qmail_newmrh",
     "qmail-newu": "pillarbox.programs.newu",
     "qmail-pop3d": "pillarbox.programs.qmail_pop3d",
     "qmail-popup": "pillarbox.programs.qmail_popup",
