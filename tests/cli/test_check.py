@@ -72,6 +72,17 @@ def remove(name: str) -> Callable[[Path], None]:
     return lambda home: (home / name).unlink()
 
 
+def smtppasswd(text: str, bits: int, instead: str = "smtp.passwd") -> Callable[[Path], None]:
+    """control/smtppasswd names smtp.passwd, and there is that file, or `instead` another one that names root."""
+
+    def breakage(home: Path) -> None:
+        (home / "control" / "smtppasswd").write_text("smtp.passwd\n")
+        (home / instead).write_text(text or "root\n")
+        (home / instead).chmod(bits)
+
+    return breakage
+
+
 def mode(name: str, bits: int) -> Callable[[Path], None]:
     return lambda home: (home / name).chmod(bits)
 
@@ -126,6 +137,10 @@ def expired(days: int) -> Callable[[Path], None]:
          "control/resolvers: line 1: not ADDRESS or ADDRESS:PORT: 'ns.example'; write lines ADDRESS or ADDRESS:PORT"),
         (write("control/checkers", "/no/such/checkpassword -x\n"),
          "control/checkers: /no/such/checkpassword -x: cannot be used: install "),
+        (smtppasswd("joe:secret\n", 0o644), "{home}/smtp.passwd: mode 0644: everybody can read it: chmod o= "),
+        (smtppasswd("ann:x\njoe\n", 0o400), "{home}/smtp.passwd: line 2: not USER:PASSWORD of at most 256 octets: "
+         "who stands behind it cannot log in: mend the line"),
+        (smtppasswd("", 0o644, "control/checkerusers"), "{home}/smtp.passwd: missing, and run/checker is to answer "),
         (move("mail/example.org/joe"), "{home}/mail/example.org/joe: missing, but mail to "),
         (move("mail/example.org/joe/Maildir"), "{home}/mail/example.org/joe/Maildir: missing, but mail to "),
         (remove("tls/cert.pem"), "{home}/tls/cert.pem: "),
@@ -144,6 +159,19 @@ def test_what_is_wrong_is_one_line_with_its_remedy(good: Path, breakage: Callabl
     expected = line.format(home=good, quoted=f"'{good}'", home_quoted=f"'{good}")
     assert len(found) == 1
     assert found[0].startswith(expected)
+
+
+@needs_root
+def test_who_is_to_answer_about_smtp_passwd_must_read_it(good: Path) -> None:
+    smtppasswd("joe:secret\n", 0o400)(good)
+    assert problems(good) == []
+    (good / "control" / "checkerusers").write_text("qmaild\n")
+    auth = users_of(settings_of(good))["auth"]
+    assert problems(good) == [
+        f"{good}/smtp.passwd: {auth.name} cannot read it: chown {auth.name} '{good}/smtp.passwd'",
+    ]
+    os.chown(good / "smtp.passwd", auth.uid, 0)
+    assert problems(good) == []
 
 
 @needs_root

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -246,3 +246,29 @@ def _of_smtppasswd() -> list[int]:
         if ids[1] == str(SMTPPASSWD) and b"pillarbox\0run\0cmd5checkpw" in command:
             found.append(int(directory.name))
     return found
+
+
+# row: cmd5checkpw-tcpserver, cmd5checkpw-set-uid
+@pytest.mark.parametrize("way", ["checker", "launcher"])
+def test_clients_log_in_at_qmail_smtpd_with_every_mechanism(machine: Machine, way: str) -> None:
+    """The page's run line: qmail-smtpd YOUR.HOST.NAME.HERE /usr/local/sbin/cmd5checkpw /usr/bin/true."""
+    (machine.home / "control" / "me").write_text("mx.example.org\n")
+    (machine.home / "control" / "rcpthosts").write_text("example.org\n")
+    ours = [str(machine.python), "-I", "-m", "pillarbox", "run"]
+    check = [machine.launcher()] if way == "launcher" else [*ours, "cmd5checkpw"]
+    answers = machine.checker() if way == "checker" else nullcontext()
+    with answers, machine.tcpserver(*ours, "qmail-smtpd", "mx.example.org", *check, "/usr/bin/true") as port:
+        for mechanism in ("LOGIN", "PLAIN", "CRAM-MD5"):
+            assert "235 ok, tim, go ahead (#2.0.0)" in swaks(port, mechanism, "tanstaaftanstaaf")
+        assert "535 authorization failed (#5.7.0)" in swaks(port, "CRAM-MD5", "tanstaaf")
+    assert "tanstaaf" not in machine.log.read_text()
+
+
+def swaks(port: int, mechanism: str, password: str) -> str:
+    """What swaks shows of its login as tim."""
+    command = [peer("swaks"), "--server", "127.0.0.1", "--port", str(port), "--quit-after", "AUTH", "--auth", mechanism]
+    done = subprocess.run(
+        [*command, "--auth-user", "tim", "--auth-password", password, "--to", "joe@example.org"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+    )  # fmt: skip
+    return done.stdout.decode()

@@ -64,6 +64,11 @@ def right(text: bytes, asked: Asked) -> bool:
     return bool(password) and bool(plain | proven)
 
 
+def look_through(text: bytes) -> None:
+    """Raises Malformed for the first line that is none, wherever it is."""
+    _password(text, b"\n")
+
+
 def _password(text: bytes, login: bytes) -> bytes | None:
     """Of the first line with this user; the whole file is gone through wherever that is."""
     found: bytes | None = None

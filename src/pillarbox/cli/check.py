@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pillarbox.auth import shadow
+from pillarbox.auth import shadow, smtppasswd
 from pillarbox.auth.checkers import SHADOW
 from pillarbox.cli import network, relays
 from pillarbox.cli.clients import clients
@@ -70,7 +70,17 @@ def findings(home: Path) -> Iterator[Finding]:
         yield from _place(premises, place)
     yield from _control(home / "control", complaints)
     yield from _readable(premises)
-    for part in (_routes, _checkers, _users, _mailboxes, _queue, clients, network.certificates, network.ports):
+    for part in (
+        _routes,
+        _checkers,
+        _smtppasswd,
+        _users,
+        _mailboxes,
+        _queue,
+        clients,
+        network.certificates,
+        network.ports,
+    ):
         yield from _looking(part, premises)
     yield from network.records(settings)
 
@@ -187,6 +197,36 @@ def _checkers(premises: Premises) -> Iterator[Finding]:
             yield problem(f"control/checkers: {shown}", "cannot be used", remedy)
         else:
             yield ok(f"control/checkers: {shown}", "system users log in by it")
+
+
+def _smtppasswd(premises: Premises) -> Iterator[Finding]:
+    """cmd5checkpw's file, where there is one; auth reads it where control/checkerusers has it answer."""
+    file = premises.home / premises.settings.smtppasswd
+    answering, auth = bool(premises.settings.checkerusers), premises.users["auth"]
+    if not file.exists():
+        if answering:
+            remedy = f"make it, mode 0400, {auth.name}'s; or remove control/checkerusers"
+            yield problem(str(file), "missing, and run/checker is to answer about it", remedy)
+        return
+    facts = file.stat()
+    readable = auth.uid in (0, facts.st_uid) or (auth.gid == facts.st_gid and facts.st_mode & stat.S_IRGRP)
+    if facts.st_mode & SECRET:
+        yield problem(str(file), f"mode {mode(facts):04o}: everybody can read it", f"chmod o= {quoted(file)}")
+    elif answering and not readable:
+        yield problem(str(file), f"{auth.name} cannot read it", f"chown {auth.name} {quoted(file)}")
+    else:
+        yield from _logins(file)
+
+
+def _logins(file: Path) -> Iterator[Finding]:
+    try:
+        smtppasswd.look_through(smtppasswd.read(file))
+    except smtppasswd.CannotRead as failure:
+        yield note(failure.text, "so its lines were not looked at")
+    except smtppasswd.Malformed as failure:
+        yield problem(f"{file}: {failure.text}", "who stands behind it cannot log in", "mend the line")
+    else:
+        yield ok(str(file), "closed to others, USER:PASSWORD in every line")
 
 
 def _users(premises: Premises) -> Iterator[Finding]:
