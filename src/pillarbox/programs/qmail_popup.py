@@ -8,6 +8,7 @@ rule that must stay true: what the client sends behind the password is not read 
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pillarbox.pop3 import reply as r
 from pillarbox.pop3.manners import POPUP
 from pillarbox.pop3.server import Server
 from pillarbox.programs import diagnosis
-from pillarbox.programs.conversation import TimedOut, converse, send
+from pillarbox.programs.conversation import READ_SIZE, TimedOut, converse, send
 from pillarbox.sessions import effects
 from pillarbox.sessions.retrieval import Access, Retrieval
 from pillarbox.status import Refusal, Status
@@ -26,6 +27,7 @@ NAME = "qmail-popup"
 PATIENCE = 1200.0  # seconds of silence, qmail's
 TOTAL = 4 * 3600.0  # seconds that the program has, login and session: qmail's popup waited for ever
 OVER = 1  # whatever became of the session, as in qmail
+_EARLY = 16  # reads, of what a client said without waiting for the answer to its password
 USAGE = r.err(b"usage: popup hostname subprogram")
 
 _WRONG = Refusal(Status(5, 7, 8), "authorization failed")
@@ -84,3 +86,12 @@ def _serve(host: bytes, argv: Sequence[bytes]) -> None:
     machine = Server(b"", stamp=stamp, manners=POPUP)
     session = Retrieval(Access(me=host, token=bytes, cleartext=True, stamp=stamp), manners=POPUP)
     converse(machine, session, Program(argv, stamp).execute, 0, 1, PATIENCE, at_once=1)
+    _drain()
+
+
+def _drain() -> None:
+    """Take what the client said too early: a connection that ends with something unread is reset, and with it may go
+    our last reply, before the client has it."""
+    for _ in range(_EARLY):
+        if not select.select([0], [], [], 0)[0] or not os.read(0, READ_SIZE):
+            return
