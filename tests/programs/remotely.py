@@ -30,18 +30,27 @@ def control(home: Path, **files: str) -> None:
 
 async def run(home: Path, *arguments: str, message: bytes = MESSAGE, piped: bool = False) -> bytes:
     """What it reports; it ends with 0 and says nothing on standard error."""
+    said, complained = await begin(home, *arguments, message=message, piped=piped)
+    assert complained == b""
+    return said
+
+
+async def begin(
+    home: Path, *arguments: str, message: bytes = MESSAGE, piped: bool = False, python: tuple[str, ...] = ()
+) -> tuple[bytes, bytes]:
+    """What it says on its two outputs; it ends with 0. `python`: options of the interpreter."""
     environment = {**os.environ, "PILLARBOX_HOME": str(home), "PYTHONPATH": str(Path(pillarbox.__file__).parent.parent)}
     file = home / "message"
     file.write_bytes(message)
     with open(file, "rb") as stream:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", "-m", "pillarbox", "run", "qmail-remote", *arguments, env=environment,
-            stdin=asyncio.subprocess.PIPE if piped else stream, stdout=asyncio.subprocess.PIPE,
+            sys.executable, *python, "-W", "error", "-m", "pillarbox", "run", "qmail-remote", *arguments,
+            env=environment, stdin=asyncio.subprocess.PIPE if piped else stream, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         said, complained = await asyncio.wait_for(process.communicate(message if piped else None), 60)
-    assert (process.returncode, complained) == (0, b"")
-    return said
+    assert process.returncode == 0, complained
+    return said, complained
 
 
 def bring(

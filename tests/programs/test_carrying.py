@@ -11,7 +11,7 @@ import pytest
 
 from pillarbox.cli.certificate import new_key, self_signed
 from tests.nameserver import nameserver
-from tests.programs.remotely import control, home, run
+from tests.programs.remotely import begin, control, home, run
 from tests.roles.hosts import Script, Talk, dictated, hosts
 
 __all__ = ["home"]
@@ -152,3 +152,18 @@ def test_the_next_address_of_a_relay_is_tried_when_one_does_not_work(home: Path,
                 return await run(home, "far.example", "", "joe@far.example", message=b"x\n")
 
     assert asyncio.run(brought()) == b"r\0K127.0.0.3 accepted message.\nRemote host said: 250 queued\n\0"
+
+
+def test_nothing_slow_is_imported_where_no_name_is_asked_for_and_no_tls_is_offered(home: Path) -> None:
+    login = (b"250 AUTH LOGIN\r\n", b"334 x\r\n", b"334 y\r\n", b"235 ok\r\n")
+
+    async def brought() -> tuple[bytes, bytes]:
+        async with hosts(dictated([], OPENING[0], b"250-host\r\n" + login[0], *login[1:], *TAKING[2:])) as (port, _):
+            control(home, smtproutes=f":127.0.0.2:{port} foo bar\n")
+            return await begin(home, "far.example", "", "joe@far.example", python=("-X", "importtime"))
+
+    report, imported = asyncio.run(brought())
+    assert report == TAKEN
+    names = {line.rpartition(b"|")[2].strip().partition(b".")[0] for line in imported.splitlines()}
+    assert b"pillarbox" in names
+    assert not names & {b"asyncio", b"ssl", b"dns", b"tempfile", b"random", b"ctypes", b"click", b"subprocess"}

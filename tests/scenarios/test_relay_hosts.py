@@ -80,6 +80,22 @@ def test_a_password_goes_to_a_host_that_proves_who_it_is_or_that_needs_not(trust
             assert "s3cret" not in server.log() and "s3cret" not in host.log.read_text()
 
 
+# row: remote-cleartext-serve
+def test_a_password_goes_in_clear_to_this_machine_and_a_refused_one_bounces_nothing() -> None:
+    routes = "away.test:127.0.0.1:{port} joe s3cret word\nexample.test:127.0.0.1:{port} joe wr0ng word\n"
+    with (
+        place() as home,
+        hosts.exim(home, tls=False, logins=("PLAIN", "LOGIN"), clear=True) as host,
+        a_server(near(host, smtproutes=routes.format(port=host.port))) as server,
+    ):
+        deliver(server, b"Subject: %s\r\n\r\n" % (word := token()), b"far@away.test")
+        assert b"with esmtpa" in host.await_received(word)
+        deliver(server, b"Subject: %s\r\n\r\n" % token(), JOE)
+        server.await_log("deferral: Connected_to_127.0.0.1_but_authentication_was_rejected_.password.")
+        assert "joe@example.test" in server.pillarbox("queue", "list")
+        assert not any(secret in log for secret in ("s3cret", "wr0ng") for log in (server.log(), host.log.read_text()))
+
+
 def test_many_messages_at_a_time_all_get_there_at_once(pair: tuple[Server, Host]) -> None:
     server, host = pair
     words = [token() for _ in range(30)]
