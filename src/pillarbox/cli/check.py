@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pillarbox.auth import shadow, smtppasswd
 from pillarbox.auth.checkers import SHADOW
-from pillarbox.cli import network, relays
+from pillarbox.cli import inplace, network, relays
 from pillarbox.cli.clients import clients
 from pillarbox.cli.finding import Finding, Premises, note, ok, problem
 from pillarbox.cli.layout import (
@@ -58,6 +58,10 @@ def findings(home: Path) -> Iterator[Finding]:
         yield problem(str(home), f"belongs to uid {home.stat().st_uid}", "run check as root, or as that user")
         return
     settings, complaints = table.read(home / "control")
+    if inplace.is_qmail_sends(home):
+        yield from _control(home / "control", complaints)
+        yield from inplace.of_qmail(home, settings)
+        return
     try:
         premises = Premises(home, users_of(settings), passwords_reader(settings), settings)
     except Failure as failure:
@@ -80,6 +84,7 @@ def findings(home: Path) -> Iterator[Finding]:
         clients,
         network.certificates,
         network.ports,
+        _programs,
     ):
         yield from _looking(part, premises)
     yield from network.records(settings)
@@ -298,6 +303,8 @@ def _account_homes(premises: Premises) -> dict[Path, str]:
 def _queue(premises: Premises) -> Iterator[Finding]:
     queue, owner = premises.home / "queue", premises.users["queue"]
     for file in sorted(queue.rglob("*")):
+        if file.relative_to(queue).parts[0] in inplace.OF_QMAIL_SEND:
+            continue
         if file.lstat().st_uid != owner.uid:
             wrong = f"belongs to uid {file.lstat().st_uid}, not to {owner.name}"
             yield problem(str(file), wrong, f"chown -R {owner.name} {quoted(queue)}")
@@ -308,3 +315,7 @@ def _queue(premises: Premises) -> Iterator[Finding]:
         yield problem(str(queue), f"only {free >> 20} MiB free", "make room on this disk")
     else:
         yield ok(str(queue), f"{free >> 20} MiB free")
+
+
+def _programs(premises: Premises) -> Iterator[Finding]:
+    yield from inplace.programs(premises.home)
