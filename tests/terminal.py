@@ -8,7 +8,7 @@ import select
 import signal
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from tests.server import PATIENCE, NotInTime, until
@@ -17,15 +17,12 @@ from tests.server import PATIENCE, NotInTime, until
 class Terminal:
     """`command` runs with the terminal as its standard input, output and errors; `screen` is all that it showed."""
 
-    def __init__(
-        self, command: list[str], environ: Mapping[str, str], become: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, command: list[str], environ: Mapping[str, str]) -> None:
         self.screen = b""
         self.pid, self._keyboard = pty.fork()
         if self.pid == 0:
             try:
-                become()
-                os.execve(command[0], command, dict(environ))
+                os.execvpe(command[0], command, dict(environ))
             finally:
                 os._exit(127)
 

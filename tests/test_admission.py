@@ -97,6 +97,18 @@ def test_the_password_of_an_extension_does_not_open_the_whole_address() -> None:
     assert bad().sender(b"joe-other@example.org", identity=lists) == NOT_YOURS
 
 
+# row: maildirpop3d-serve
+def test_a_system_user_has_his_name_and_its_extensions_in_every_local_domain() -> None:
+    joe = Identity(b"joe", b"joe@localhost", domains=(b"a.example", b"b.example"))
+    lists = Identity(b"joe-lists", b"joe@localhost", b"Lists", domains=(b"a.example", b"b.example"))
+    for domain in (b"localhost", b"a.example", b"B.Example"):
+        for identity, local in ((joe, b"joe"), (joe, b"joe-lists"), (lists, b"joe-lists"), (lists, b"joe-lists-x")):
+            assert bad().sender(local + b"@" + domain, identity=identity) is None
+        for identity, local in ((joe, b"joey"), (joe, b"ann"), (lists, b"joe"), (lists, b"joe-other")):
+            assert bad().sender(local + b"@" + domain, identity=identity) == NOT_YOURS
+    assert bad().sender(b"joe@c.example", identity=joe) == NOT_YOURS
+
+
 @pytest.mark.parametrize(
     ("address", "refused"),
     [

@@ -161,7 +161,7 @@ def owns(identity: Identity, sender: bytes) -> bool:
     own, _, own_domain = identity.address.lower().rpartition(b"@")
     if identity.extension:
         own = own + b"-" + identity.extension.lower()
-    if domain == own_domain and (user == own or user.startswith(own + b"-")):
+    if (domain == own_domain or domain in identity.domains) and (user == own or user.startswith(own + b"-")):
         return True
     return wanted in identity.sendas or (b"@" in wanted and b"@" + domain in identity.sendas)
 

@@ -30,9 +30,11 @@ Credentials = Password | Digest
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A proven login. `address` is the mailbox's full address (b"joe@example.org"); `extension` is b"lists" when the
-    login named the mailbox joe-lists; `sendas` are further sender addresses or @domains granted to it."""
+    login named the mailbox joe-lists; `sendas` are further sender addresses or @domains granted to it; in `domains` too
+    the address's local part is his."""
 
     login: bytes
     address: bytes
     extension: bytes = b""
     sendas: tuple[bytes, ...] = ()
+    domains: tuple[bytes, ...] = ()

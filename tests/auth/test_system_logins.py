@@ -45,7 +45,7 @@ def logins(home: Path, sendas: Mapping[bytes, tuple[bytes, ...]] | None = None, 
 def test_a_system_user_comes_before_the_short_form_of_an_account(home: Path) -> None:
     joe = Owner(b"joe", 501, 501, b"/h/joe", b"", b"")
     found = logins(home).find(b"joe")
-    assert found == Login(b"joe@mx.example", b"", b"/h/joe", (b"joe@a.example",), b"joe", joe)
+    assert found == Login(b"joe@mx.example", b"", b"/h/joe", (), b"joe", joe, domains=(b"a.example",))
     account = logins(home).find(b"joe@example.org")
     assert account is not None and not account.system
     short = logins(home).find(b"ann")
@@ -80,7 +80,7 @@ def test_an_extension_is_a_mailbox_with_a_password_of_its_own(home: Path) -> Non
     there = logins(home, {b"sue": (b"@x.example",)})
     sue = Owner(b"sue", 502, 502, b"/h/sue", b"-", b"Lists.X")
     found = there.find(b"sue-Lists.X")
-    assert found == Login(b"sue@mx.example", b"Lists.X", b"/h/sue", (), b"sue", sue)
+    assert found == Login(b"sue@mx.example", b"Lists.X", b"/h/sue", (), b"sue", sue, domains=(b"a.example",))
     assert there.record(found) is None
 
 

@@ -136,7 +136,7 @@ def refused(answer: Frame) -> bytes:
 
 def test_a_system_user_logs_in_by_the_checkers_and_an_account_by_its_record(played: Played, asked: Asked) -> None:
     answer = played.login(b"Sue", b"system")
-    assert (answer.verb, tuple(answer.fields)) == (Verb.IDENTITY, (b"Sue", b"sue@sys.example", b""))
+    assert (answer.verb, tuple(answer.fields)) == (Verb.IDENTITY, (b"Sue", b"sue@sys.example", b"", b""))
     assert asked.names == ["sue 502"]
     answer = played.login(b"sue@example.org")
     assert (answer.verb, answer.fields[1]) == (Verb.IDENTITY, b"sue@example.org")

@@ -68,7 +68,7 @@ class Played:
     async def welcome(self, tag: int) -> Link:
         """auth says yes; the owner's end of the maildrop's socket."""
         ours, theirs = socket.socketpair()
-        fields = (b"joe@example.org", b"joe@example.org", b"")
+        fields = (b"joe@example.org", b"joe@example.org", b"", b"")
         await self.say(self.auth, Verb.IDENTITY, tag, *fields, descriptors=(theirs.detach(),))
         return Link(ours, MAY_SAY[("pop3d", "maildrop")])
 

@@ -157,7 +157,7 @@ TEMPTING: dict[tuple[str, str], tuple[Verb, tuple[bytes, ...]]] = {
     ("smtpd", "users"): (Verb.OWNER, (b"person0",)),
     ("smtpd", "auth"): (Verb.MAILDROP, (b"person0", b"")),
     ("pop3d", "auth"): (Verb.MAILDROP, (b"person0", b"")),
-    ("queue", "smtpd"): (Verb.IDENTITY, (b"person0", b"person0@sys.example.org", b"")),
+    ("queue", "smtpd"): (Verb.IDENTITY, (b"person0", b"person0@sys.example.org", b"", b"")),
     ("queue", "spawn"): (Verb.MAILDROP, (b"person0", b"")),
     ("queue", "remote"): (Verb.DELIVER, DELIVERY),
     ("users", "smtpd"): (Verb.COMMITTED, (b"1",)),

@@ -28,7 +28,8 @@ class Login:
     a slash or a leading dot) is b"" for the account itself, else the mailbox is `home`/Maildir-EXTENSION and its hash
     is in the file `passwd` there, for somebody with the owner's rights to read. `sendas`: further senders (addresses,
     @domains) granted to the account; its extensions have none. `local`: the name by which Owners.for_login finds the
-    owner, extension left out. `system`: the owner, where he is a system user, whose password control/checkers knows."""
+    owner, extension left out. `system`: the owner, where he is a system user, whose password control/checkers knows;
+    he has his name in `domains` too."""
 
     address: bytes
     extension: bytes
@@ -36,6 +37,7 @@ class Login:
     sendas: tuple[bytes, ...] = ()
     local: bytes = b""
     system: Owner | None = None
+    domains: tuple[bytes, ...] = ()
 
 
 class Accounts:
@@ -96,10 +98,11 @@ class Accounts:
             return None  # users/assign may give his name to a mailbox of accounts, which has no system password
         if owner.dash and not extension.allowed(owner.ext):
             return None
-        addresses = [owner.user + b"@" + domain for domain in self._local_domains or (b"",)]
-        granted = [each for key in (owner.user, *addresses) for each in self._sendas.get(key, ())]
-        sendas = () if owner.ext else (*addresses[1:], *granted)
-        return Login(addresses[0], owner.ext, owner.home, sendas, owner.user, system=owner)
+        first, *more = self._local_domains or (b"",)
+        addresses = [owner.user + b"@" + domain for domain in (first, *more)]
+        granted = tuple(each for key in (owner.user, *addresses) for each in self._sendas.get(key, ()))
+        sendas = () if owner.ext else granted
+        return Login(addresses[0], owner.ext, owner.home, sendas, owner.user, system=owner, domains=tuple(more))
 
     def record(self, login: Login) -> Record | None:
         """The account's own record; None for an extension, see `extension_record`, and for a system user. Raises
@@ -108,7 +111,7 @@ class Accounts:
 
     def identity(self, name: bytes, login: Login) -> Identity:
         """Who has proven to be `login`, having called himself `name`."""
-        return Identity(name, login.address, login.extension, login.sendas)
+        return Identity(name, login.address, login.extension, login.sendas, login.domains)
 
     def _account(self, local: bytes, domain: bytes | None) -> bytes | None:
         """The account's address; None when there is none, b"" when several are meant."""

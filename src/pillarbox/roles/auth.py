@@ -291,7 +291,8 @@ class Auth:
         self._throttle.ended(attempt.client, self._loop.time())
         assert attempt.login is not None  # nobody's credentials are never good
         identity = self._accounts.identity(attempt.credentials.login, attempt.login)
-        fields = (identity.login, identity.address, identity.extension, *identity.sendas)
+        domains = b" ".join(identity.domains)
+        fields = (identity.login, identity.address, identity.extension, domains, *identity.sendas)
         if attempt.wants_maildrop:
             self._hand_maildrop(attempt, attempt.login, fields)
         else:

@@ -46,8 +46,8 @@ class Logins:
         self._log.say(f"{self._role}: login {login} from {client}", "login", login=login, client=client)
         if use is not None:
             use(frame)
-        name, address, extension, *sendas = frame.fields
-        return Identity(name, address, extension, tuple(sendas))
+        name, address, extension, domains, *sendas = frame.fields
+        return Identity(name, address, extension, tuple(sendas), tuple(domains.split()))
 
 
 def _fields(credentials: Credentials) -> tuple[bytes, ...]:

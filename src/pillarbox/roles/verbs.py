@@ -39,7 +39,7 @@ class Verb(IntEnum):
     KNOWN = 51
     # smtpd, pop3d to auth, and back
     LOGIN = 60  # client address, mechanism, login, challenge, secret or response
-    IDENTITY = 61  # login, address, extension, granted senders...; to pop3d with the maildrop's socket
+    IDENTITY = 61  # login, address, extension, domains, granted senders...; to pop3d with the maildrop's socket
     # auth to owner, and back
     MAILDROP = 70  # login, extension; one descriptor: the owner's end of a maildrop's socket
     PASSWD = 71  # login, extension: the line of its passwd file, please
@@ -91,7 +91,7 @@ FIELDS: dict[Verb, tuple[int, int]] = {
     Verb.RECIPIENT: (1, 1),
     Verb.KNOWN: (0, 0),
     Verb.LOGIN: (5, 5),
-    Verb.IDENTITY: (3, _MANY),
+    Verb.IDENTITY: (4, _MANY),
     Verb.MAILDROP: (2, 2),
     Verb.PASSWD: (2, 2),
     Verb.HASH: (1, 1),
