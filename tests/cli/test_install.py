@@ -103,6 +103,7 @@ def lines(text: str, word: str) -> list[str]:
     return [line for line in text.splitlines() if word in line]
 
 
+# row: install-dry-run
 def test_a_dry_run_says_of_every_program_what_would_be_done_and_does_nothing(home: Path) -> None:
     before, names = qmail.programs(home / "bin"), os.listdir(home / "bin")
     done = pillarbox_command("install", "--into", home, "--dry-run")
@@ -113,6 +114,7 @@ def test_a_dry_run_says_of_every_program_what_would_be_done_and_does_nothing(hom
     assert (qmail.programs(home / "bin"), os.listdir(home / "bin")) == (before, names)
 
 
+# row: install-dry-run
 def test_a_dry_run_says_what_would_behave_otherwise(home: Path) -> None:
     (home / "rc").write_text("exec softlimit -m 2000000 qmail-start ./Mailbox\n")
     (home / "control" / "smtproutes").write_text("example.com:relay.example.net foo s3cret\n")
@@ -125,6 +127,7 @@ def test_a_dry_run_says_what_would_behave_otherwise(home: Path) -> None:
     assert "s3cret" not in done.output
 
 
+# row: install-names
 def test_every_program_is_ours_then_and_no_other_was_touched(replaced: Path) -> None:
     for name in PROGRAMS:
         file = replaced / "bin" / name
@@ -208,6 +211,7 @@ def test_a_second_time_changes_nothing_and_needs_no_second_copy(replaced: Path) 
     assert os.listdir(replaced / "bin" / ".pillarbox" / "runtime") == copies
 
 
+# row: install-modes, install-undo
 def test_undone_everything_is_as_it_was(ready: Path) -> None:
     before, names = qmail.programs(ready / "bin"), sorted(qmail.MODES)
     assert pillarbox_command("install", "--into", ready).status == 0
@@ -222,6 +226,7 @@ def test_undone_everything_is_as_it_was(ready: Path) -> None:
     assert pillarbox_command("install", "--into", ready, "--undo").output == f"{ready}/bin: nothing to undo\n"
 
 
+# row: install-names
 def test_only_these_are_replaced_and_only_this_one_is_put_back(ready: Path) -> None:
     before = qmail.programs(ready / "bin")
     assert pillarbox_command("install", "--into", ready, "--only", "qmail-remote,qmail-inject").status == 0
@@ -294,6 +299,7 @@ def test_mail_that_waits_for_qmail_send_keeps_them_too_unless_they_are_asked_for
     assert len(lines(done.output, "would be replaced")) == 2
 
 
+# row: install-writable
 def test_what_others_can_write_is_refused_with_the_remedy(home: Path) -> None:
     before = qmail.programs(home / "bin")
     (home / "bin").chmod(0o775)  # its group is qmail's
@@ -414,6 +420,7 @@ def runtime_left(home: Path) -> bool:
     return (home / "bin" / ".pillarbox").exists()
 
 
+# row: install-writable
 def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may change what root copies here may become root."""
     for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

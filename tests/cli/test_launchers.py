@@ -50,6 +50,7 @@ def test_a_launcher_stands_under_the_programs_name_and_everybody_can_run_it(prog
     assert programs.ours() == ["qmail-queue"]
 
 
+# row: install-modes
 def test_what_it_replaces_is_kept_where_nobody_but_root_can_run_it(programs: Programs) -> None:
     """A set-uid program that is not used any more may have a hole that nobody mends any more."""
     before = qmail.facts(programs.directory / "qmail-queue")
@@ -65,6 +66,7 @@ def test_what_it_replaces_is_kept_where_nobody_but_root_can_run_it(programs: Pro
     assert stat.S_IMODE(programs.kept.stat().st_mode) == 0o755
 
 
+# row: install-undo
 def test_undone_every_program_is_what_it_was_to_the_bit(programs: Programs) -> None:
     before = qmail.programs(programs.directory)
     names = sorted(os.listdir(programs.directory))
@@ -90,6 +92,7 @@ def each_kill() -> Iterator[int]:
     yield from range(1, 400)
 
 
+# row: install-killed
 @pytest.mark.parametrize("then", [installed, undone], ids=lambda work: str(work.__name__))
 def test_killed_at_any_step_of_an_installation_each_program_is_old_or_new_and_both_ways_end_well(
     tmp_path: Path, then: object
@@ -108,6 +111,7 @@ def test_killed_at_any_step_of_an_installation_each_program_is_old_or_new_and_bo
     raise AssertionError("it never came to its end")
 
 
+# row: install-killed
 @pytest.mark.parametrize("then", [installed, undone], ids=lambda work: str(work.__name__))
 def test_killed_at_any_step_of_an_undoing_each_program_is_old_or_new_and_both_ways_end_well(
     tmp_path: Path, then: object
