@@ -50,8 +50,8 @@ class Result(NamedTuple):
 
     @property
     def permanent(self) -> bool:
-        """Trying again cannot help: qmail's statuses 11 to 40."""
-        return 11 <= self.status <= 40
+        """Trying again cannot help: qmail's statuses 11 to 40, and 115, which is what 11 once was."""
+        return 11 <= self.status <= 40 or self.status == 115
 
 
 def inject(home: str, envelope: Envelope, content: Content) -> Result:
