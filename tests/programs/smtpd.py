@@ -120,8 +120,8 @@ def ends(server: Tcpserver, times: int = 1) -> list[int]:
 class Client:
     """A bare connection: what is sent is exactly what goes out."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(source, 0))
         self._heard = b""
 
     def __enter__(self) -> Client:
