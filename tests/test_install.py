@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import qmail
 from tests.peers import peer, run, unpacked
 from tests.server import _hand_over, until, unused_port
 
@@ -91,6 +92,7 @@ def installed() -> Iterator[Place]:
             "/opt/pillarbox": f"{directory}/opt",
             "/usr/local/bin": f"{directory}/bin",
             "/var/lib/pillarbox": f"{directory}/home",
+            "/var/qmail": f"{directory}/qmail",
             "/etc/systemd/system": f"{directory}/units",
             "/etc/sv/pillarbox": f"{directory}/service",
             "dist": f"{directory}/dist",
@@ -275,6 +277,26 @@ def only(keeper: str, service: Path) -> None:
 def holder(place: Place) -> str:
     """The pid of the server that runs."""
     return place.at("/var/lib/pillarbox/run/lock").read_text().strip()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody are root's")
+def test_programs_take_the_place_of_qmails_own_and_give_it_back(installed: Place) -> None:
+    home = qmail.make(installed.at("/var/qmail"))
+    before, names = qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))
+    told = carry_out(installed, "In the place of qmail's own programs")
+    assert f"{home}/bin/qmail-smtpd: would be replaced and kept (root:" in told
+    assert f"ok: {home}/bin: Pillarbox's: qmail-pop3d qmail-popup qmail-remote qmail-smtpd\n" in told
+    said = run(home / "bin" / "qmail-remote", "nowhere.invalid", "a@example.org", "b@nowhere.invalid")
+    assert said.startswith(b"DSorry, I couldn't find any host named nowhere.invalid. (#5.1.2)") or said[:1] == b"Z"
+    (running,) = (home / "bin" / ".pillarbox" / "runtime").iterdir()
+    assert (running / "pillarbox" / "share" / "launcher.c").exists()
+    until(lambda: _back(installed, home), "the end of programs that other tests started")
+    assert (qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))) == (before, names)
+
+
+def _back(installed: Place, home: Path) -> bool:
+    carry_out(installed, "Back to qmail's own programs")
+    return not (home / "bin" / ".pillarbox").exists()
 
 
 def test_a_newer_version_goes_over_the_old_one(installed: Place) -> None:

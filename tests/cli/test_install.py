@@ -12,11 +12,9 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -26,54 +24,14 @@ from pillarbox.cli.launchers import CannotInstall
 from pillarbox.cli.trust import loose_within
 from pillarbox.programs.catalogue import PROGRAMS
 from tests import qmail
+from tests.installing import ENVIRONMENT, NOBODY, ROOT, Ended, a_qmail, pillarbox_command, run
 from tests.peers import peer
 from tests.server import until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody are root's")
 
-ROOT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
+EVERY = sorted(set(PROGRAMS) - {"checker"})
 THEIRS = sorted(set(qmail.MODES) - set(PROGRAMS))
-ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
-
-
-class Ended(NamedTuple):
-    status: int
-    output: str
-    errors: str
-
-
-def pillarbox_command(*words: str | Path) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pillarbox", *words], capture_output=True, text=True, env=ENVIRONMENT,
-        timeout=120,
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
-def run(program: Path, *words: str, environ: Mapping[str, str] | None = None, cwd: Path = Path("/")) -> Ended:
-    """A program as a user without rights runs it."""
-    done = subprocess.run(
-        [program, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, cwd=cwd,
-        env=dict(environ or {}), user=NOBODY, group=NOBODY, extra_groups=[],
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
-@contextmanager
-def a_qmail() -> Iterator[Path]:
-    """Where everybody can go, as /var/qmail is; what is installed there must be able to run."""
-    try:
-        runtime.refuse_unsafe()
-        runtime._files()
-    except CannotInstall as reason:
-        pytest.skip(f"needs a Python and a checkout that are root's and that everybody can run: {reason.text}")
-    top = Path(tempfile.mkdtemp(prefix="pillarbox-qmail-"))
-    top.chmod(0o755)
-    try:
-        yield qmail.make(top / "qmail")
-    finally:
-        shutil.rmtree(top)
 
 
 @pytest.fixture
@@ -109,7 +67,7 @@ def test_a_dry_run_says_of_every_program_what_would_be_done_and_does_nothing(hom
     done = pillarbox_command("install", "--into", home, "--dry-run")
     assert (done.status, done.errors) == (0, "")
     assert f"{home}/bin/qmail-queue: would be replaced and kept (61007:61000 4711)" in done.output.splitlines()
-    assert all(lines(done.output, f"{home}/bin/{name}: would be ") for name in PROGRAMS)
+    assert all(lines(done.output, f"{home}/bin/{name}: would be ") for name in EVERY)
     assert f"stay as they are, Pillarbox has no such programs: {' '.join(THEIRS)}" in done.output.splitlines()
     assert (qmail.programs(home / "bin"), os.listdir(home / "bin")) == (before, names)
 
@@ -129,7 +87,7 @@ def test_a_dry_run_says_what_would_behave_otherwise(home: Path) -> None:
 
 # row: install-names
 def test_every_program_is_ours_then_and_no_other_was_touched(replaced: Path) -> None:
-    for name in PROGRAMS:
+    for name in EVERY:
         file = replaced / "bin" / name
         assert b"Put here by pillarbox install: " + name.encode() in file.read_bytes()
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o755)

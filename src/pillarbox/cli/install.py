@@ -27,6 +27,8 @@ from pillarbox.programs.catalogue import PROGRAMS
 BINS = ("bin", "sbin")
 # Without a server of ours these leave mail where nobody takes it, or show a queue that is not there.
 SERVER = ("qmail-queue", "qmail-start", "qmail-qread", "qmail-qstat")
+# Nobody looks for these under a name of their own: they came with Pillarbox (`pillarbox run checker`).
+OWN = ("checker",)
 _MOST = 100_000  # messages that are counted
 
 
@@ -133,7 +135,7 @@ def _told(asked: Asked, programs: Programs, names: Sequence[str]) -> Iterator[st
 def _chosen(asked: Asked) -> tuple[list[str], list[str]]:
     """The programs that will be put there, and lines about those that will not. Raises CannotInstall when one that was
     asked for cannot be."""
-    names = list(asked.only or PROGRAMS)
+    names = list(asked.only or (name for name in PROGRAMS if name not in OWN))
     if asked.home is None:
         return names, []
     reason = _qmail_send_works(asked.home)
