@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 from bench.inject import Started
 from bench.machine import free_port
@@ -23,7 +24,8 @@ from pillarbox.programs.catalogue import PROGRAMS
 RUNS = 20
 PATIENCE = 10.0  # seconds for one start
 NOBODY = 65534
-WRONG = b"nosuchuser\0wrong\0<1.2@mail.example.test>\0"
+# What checkers are told. maildirpop3d hands names without an extension on to another one, which is not to be counted.
+WRONG = {"wrong": b"nosuchuser\0wrong\0\0", "wrong-extension": b"daemon-x\0wrong\0\0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,14 @@ def _greeted(case: _Case) -> float:
 
 def _refused(case: _Case) -> float:
     """Seconds until a checker has refused a login."""
-    command = ("/bin/sh", "-c", 'exec "$@" 3<"$0"', case.environment["WRONG"], *case.command)
+    command = ("/bin/sh", "-c", 'exec "$@" 3<"$0"', case.environment["SAID"], *case.command)
     start = time.monotonic()
     child = subprocess.Popen(command, env=case.environment, stderr=subprocess.DEVNULL)
-    status = child.wait(PATIENCE)
+    late = Timer(PATIENCE, child.kill)
+    late.start()
+    status = child.wait()  # with a time limit it would look now and then, and be late itself
     seconds = time.monotonic() - start
+    late.cancel()
     if status != 1:
         raise SystemExit(f"bench: {case.name} ends with {status} instead of 1")
     return seconds
@@ -88,7 +93,8 @@ def _started(case: _Case, both: socket.socket | int) -> subprocess.Popen[bytes]:
 
 def _cases(home: Path, others: Path | None) -> list[_Case]:
     """Ours, each with Debian's beside it, of those that are there. `others`: where tools/peers puts what it unpacks."""
-    environment = {**os.environ, "PILLARBOX_HOME": str(home), "WRONG": str(home / "wrong")}
+    environment = {**os.environ, "PILLARBOX_HOME": str(home), "SAID": str(home / "wrong")}
+    told = {"maildirpop3d": {"SAID": str(home / "wrong-extension")}}
     checker = (str(home / "checkpassword"), str(home / "qmail-pop3d"), "Maildir")
     wanted: list[tuple[str, tuple[str, ...], Callable[[_Case], float], int | None]] = [
         ("qmail-smtpd", ("mail.example.test", *checker[:1], "/bin/true"), _greeted, None),
@@ -100,7 +106,7 @@ def _cases(home: Path, others: Path | None) -> list[_Case]:
         ("qmail-remote", ("mail.example.test", "a@example.test", "b@example.test"), _called, None),
     ]
     cases = [
-        _Case(name, (str(home / name), *words), once, environment, user)
+        _Case(name, (str(home / name), *words), once, environment | told.get(name, {}), user)
         for name, words, once, user in wanted
         if name in PROGRAMS
     ]
@@ -115,7 +121,8 @@ def _prepared(home: Path) -> Path:
     (home / "control").mkdir(parents=True)
     (home / "control/me").write_text("mail.example.test\n")
     (home / "control/rcpthosts").write_text("example.test\n")
-    (home / "wrong").write_bytes(WRONG)
+    for file, said in WRONG.items():
+        (home / file).write_bytes(said)
     passwords = home / "smtp.passwd"
     passwords.write_text("joe:secret\n")
     (home / "control/smtppasswd").write_text(f"{passwords}\n")
