@@ -6,12 +6,14 @@ import json
 import os
 import pwd
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import pillarbox
 from tests.etc import everybody
+from tests.peers import peer
 
 NOBODY = pwd.getpwnam("nobody")
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -28,7 +30,10 @@ print(json.dumps({
 """
 
 
-def log_in(user: str, *argv: str, as_user: int | None = None) -> subprocess.CompletedProcess[str]:
+def log_in(
+    user: str, *argv: str, as_user: int | None = None, ahead: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Behind the command `ahead`."""
     source = str(Path(pillarbox.__file__).parent.parent)
     text = (
         "import os, sys\nfrom pillarbox.programs.become import log_in\nfrom pillarbox.users.system import SystemUser\n"
@@ -36,7 +41,13 @@ def log_in(user: str, *argv: str, as_user: int | None = None) -> subprocess.Comp
     )
     environ = {"PATH": os.defpath, "PYTHONPATH": source, "KEPT": "yes", "USER": "qmaild"}
     return subprocess.run(
-        [everybody(), "-c", text], env=environ, capture_output=True, text=True, timeout=30, user=as_user, cwd="/usr"
+        [*ahead, everybody(), "-c", text],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        user=as_user,
+        cwd="/usr",
     )
 
 
@@ -46,7 +57,8 @@ def looking() -> list[str]:
 
 @needs_root
 def test_the_next_program_is_the_user_in_his_home_and_nothing_more() -> None:
-    done = log_in(f"b'joe', {NOBODY.pw_uid}, {NOBODY.pw_gid}, b'/tmp', b'/bin/zsh'", *looking())
+    more = [peer("setpriv"), "--groups=4,20", "--inh-caps=+chown"]
+    done = log_in(f"b'joe', {NOBODY.pw_uid}, {NOBODY.pw_gid}, b'/tmp', b'/bin/zsh'", *looking(), ahead=more)
     assert (done.returncode, done.stderr) == (0, "")
     seen = json.loads(done.stdout)
     assert seen["uids"] == [NOBODY.pw_uid] * 3

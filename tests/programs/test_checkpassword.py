@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from tests.etc import copy_etc
 from tests.peers import peer
-from tests.programs.asking import LOOK, OURS, ask
+from tests.programs.asking import LOOK, OURS, SOURCE, ask
 from tests.programs.calling import Ended
 
 BAR = "$6$rounds=1000$saltstring$fwZ4GLBgbx16IsudL3CkGvE65FmaXxJJqkXtZq2KMVCzzv8gRrJ8aYSD29TAYxczYI5z.PgB8ncIt3BIyd.sO."
@@ -122,3 +124,34 @@ def test_who_may_not_read_shadow_cannot_say() -> None:
     ended = ask(b"nobody\0bar\0\0", "true", command=command, user=65534)
     expected = "checkpassword: fatal: cannot read /etc/shadow: Permission denied\n"
     assert ended == Ended(111, b"", expected)
+
+
+def test_serve_takes_it_as_a_line_of_control_checkers(place: Path, says: Says) -> None:
+    """The checkers of the auth role start it as they start anybody's, and believe it when it became the owner."""
+    look = f"""
+from pillarbox.auth.checkers import check
+from pillarbox.credentials import Password
+from pillarbox.users.owner import Owner
+command = b"/usr/bin/env PYTHONPATH={SOURCE} {sys.executable} -m pillarbox run checkpassword"
+owner = Owner(b"joe", {UID}, {GID}, b"{place}/joe", b"", b"")
+for password in (b"bar", b"baz"):
+    print(check([command], b"joe", owner, Password(b"joe", password), 20000))
+"""
+    within = [peer("nsenter"), "-m", "-t"]
+    holder = subprocess.Popen(
+        [peer("unshare"), "-m", "/bin/sh", "-c", f"mount --bind {place}/etc /etc && echo && exec sleep 60"],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"\n"
+        done = subprocess.run(
+            [*within, str(holder.pid), sys.executable, "-c", look], capture_output=True, timeout=60,
+            env={"PYTHONPATH": SOURCE, "PATH": os.defpath},
+        )  # fmt: skip
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert done.stderr == b""
+    assert done.stdout == b"Verdict(right=True, remark='')\nVerdict(right=False, remark='')\n"
