@@ -30,8 +30,6 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 ROWS = TESTS / "rows"
-# Rows whose programs are still being written, one name a line; when the file is empty, it goes.
-LATER = ROWS / "later"
 
 _HEAD = re.compile(r"([a-z][a-z0-9-]*)  (binds|free)(?:  ([KFO]) ([0-9]+))?")
 _MARK = re.compile(r"#\s*row:\s*(.*)")
@@ -109,14 +107,9 @@ def marks_of(source: str, file: str) -> Iterator[Mark]:
             yield from _marks(token.string, f"::{name}", f"{file}:{line}")
 
 
-def without_a_test(known: dict[str, Row], marked: set[str], later: set[str]) -> list[str]:
+def without_a_test(known: dict[str, Row], marked: set[str]) -> list[str]:
     """The rows that bind and that no test holds."""
-    return [name for name, row in known.items() if row.binds and name not in marked | later]
-
-
-def later() -> set[str]:
-    """The rows whose programs are still being written."""
-    return set(LATER.read_text().split()) if LATER.exists() else set()
+    return [name for name, row in known.items() if row.binds and name not in marked]
 
 
 def _name(node: ast.stmt) -> str:
@@ -151,7 +144,7 @@ def main() -> int:
             kind = f"{'binds' if row.binds else 'free'} {row.action}{row.number or ''}".strip()
             print(f"{name} ({kind}): {row.text}")
             print("".join(f"    {test}\n" for test in tests.get(name, ["no test"])), end="")
-    missing = without_a_test(known, set(tests), set())
+    missing = without_a_test(known, set(tests))
     print(f"{len(known)} rows, {sum(row.binds for row in known.values())} bind, {len(missing)} of these without a test")
     return 1 if missing else 0
 

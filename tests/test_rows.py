@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import BadRow, Mark, Row, later, marks, marks_of, parse, rows, without_a_test
+from tests.rows import BadRow, Mark, Row, marks, marks_of, parse, rows, without_a_test
 
 
 def test_every_row_that_binds_has_a_test_that_holds_it() -> None:
     marked = {mark.row for mark in marks()}
-    assert without_a_test(rows(), marked, later()) == []
+    assert without_a_test(rows(), marked) == []
 
 
 def test_every_mark_names_a_row_that_there_is() -> None:
@@ -21,10 +21,6 @@ def test_every_mark_names_a_row_that_there_is() -> None:
 
 def test_every_bug_and_limit_of_qmails_list_is_in_some_row() -> None:
     assert {row.number for row in rows().values()} - {0} == set(range(1, 56))
-
-
-def test_what_is_left_for_later_is_a_row_that_there_is() -> None:
-    assert later() <= rows().keys()
 
 
 def test_a_file_of_rows_is_paragraphs(tmp_path: Path) -> None:
@@ -54,8 +50,8 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
 
 def test_a_row_that_binds_and_has_no_test_is_found() -> None:
-    known = {name: Row(name, name != "free", "", 0, "", "") for name in ("held", "bare", "free", "soon")}
-    assert without_a_test(known, {"held"}, {"soon"}) == ["bare"]
+    known = {name: Row(name, name != "free", "", 0, "", "") for name in ("held", "bare", "free")}
+    assert without_a_test(known, {"held"}) == ["bare"]
 
 
 MARKED = """
