@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,6 +76,17 @@ def test_a_host_that_refuses_amid_the_content_and_hangs_up_is_heard(home: Path) 
         await talk.say(b"552 too much\r\n")
 
     assert bring(home, opened(rude)) == (
+        b"r\0ZConnected to 127.0.0.2 but it spoke out of turn. (#4.5.0)\nRemote host said: 552 too much\n\0"
+    )
+
+
+def test_a_host_that_refuses_amid_the_content_and_takes_no_more_is_heard(home: Path) -> None:
+    async def rude(talk: Talk) -> None:
+        await talk.reader.read(1000)
+        await talk.say(b"552 too much\r\n")
+        await asyncio.sleep(30)
+
+    assert bring(home, opened(rude), message=LARGE * 4, timeout=2) == (
         b"r\0ZConnected to 127.0.0.2 but it spoke out of turn. (#4.5.0)\nRemote host said: 552 too much\n\0"
     )
 
@@ -167,3 +180,41 @@ def test_nothing_slow_is_imported_where_no_name_is_asked_for_and_no_tls_is_offer
     names = {line.rpartition(b"|")[2].strip().partition(b".")[0] for line in imported.splitlines()}
     assert b"pillarbox" in names
     assert not names & {b"asyncio", b"ssl", b"dns", b"tempfile", b"random", b"ctypes", b"click", b"subprocess"}
+
+
+@asynccontextmanager
+async def listening(script: Script, address: str, port: int) -> AsyncIterator[int]:
+    """A host at this very address; gives its port."""
+
+    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await script(Talk(reader, writer))
+        writer.close()
+
+    try:
+        server = await asyncio.start_server(met, address, port)
+    except OSError as problem:
+        pytest.skip(f"needs port {port} of {address}: {problem.strerror}")
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def test_mail_goes_to_the_best_exchanger_that_is_there(home: Path) -> None:
+    records = "far.example. MX 20 b.example.\nfar.example. MX 10 a.example.\nfar.example. MX 30 c.example.\n"
+    records += "a.example. A 127.0.0.76\nb.example. A 127.0.0.77\nc.example. A 127.0.0.78\n"
+
+    async def brought() -> bytes:
+        with nameserver(records) as names:
+            async with listening(dictated([], *TAKING), "127.0.0.77", 25):
+                control(home, resolvers=f"127.0.0.1:{names}\n")
+                return await run(home, "far.example", "me@example.org", "joe@far.example")
+
+    assert asyncio.run(brought()) == TAKEN.replace(b"127.0.0.2", b"127.0.0.77")
+
+
+def test_a_relay_may_be_reached_over_ipv6(home: Path) -> None:
+    async def brought() -> bytes:
+        async with listening(dictated([], *TAKING), "::1", 0) as port:
+            control(home, smtproutes=f":[::1]:{port}\n")
+            return await run(home, "far.example", "me@example.org", "joe@far.example")
+
+    assert asyncio.run(brought()) == TAKEN.replace(b"127.0.0.2", b"::1")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import pillarbox
 from tests.nameserver import nameserver
 from tests.programs.remotely import WIRE, bring, control, home, run
 from tests.roles.hosts import good, hosts, says
@@ -74,6 +79,23 @@ def test_no_home_and_no_control_files(home: Path) -> None:
     control(home, me="\n", helohost="\n")
     report = asyncio.run(run(home, "far.example", "", "joe@far.example"))
     assert report == b"ZUnable to read control files. (#4.3.0)\n\0"
+
+
+# row: remote-texts
+@pytest.mark.parametrize("file", ["smtproutes", "timeoutremote", "helohost"])
+def test_a_control_file_that_cannot_be_read_sends_nothing_another_way(home: Path, file: str) -> None:
+    (home / "control" / file).unlink(missing_ok=True)
+    (home / "control" / file).mkdir()
+    report = asyncio.run(run(home, "127.0.0.9", "", "joe@far.example"))
+    assert report == b"ZUnable to read control files. (#4.3.0)\n\0"
+
+
+# row: remote-texts
+def test_a_message_that_cannot_be_read(home: Path) -> None:
+    environment = {**os.environ, "PILLARBOX_HOME": str(home), "PYTHONPATH": str(Path(pillarbox.__file__).parent.parent)}
+    command = f"exec {shlex.quote(sys.executable)} -m pillarbox run qmail-remote far.example a b <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"ZUnable to read message. (#4.3.0)\n\0")
 
 
 def test_a_route_with_a_login_and_no_relay(home: Path) -> None:

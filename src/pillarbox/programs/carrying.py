@@ -91,12 +91,7 @@ class Carrying:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            self._hear_to_the_end()
-
-    def _hear_to_the_end(self) -> None:
-        """The host takes no more: what it has still said counts, then it is gone."""
-        while self._sender.attempt is None and self._wait(select.POLLIN):
-            self._hear()
+            self._hear()  # it takes no more; what it has still said counts, then it is gone
 
     def _hear(self) -> None:
         try:
@@ -113,11 +108,12 @@ class Carrying:
     def _wait(self, events: int) -> int:
         """What the socket is ready for; 0: not in time, and the sender knows."""
         self._note_progress()
-        waiting = select.poll()
-        waiting.register(self._socket, events)
-        ready = waiting.poll(max(0.0, self._deadline - time.monotonic()) * 1000)
-        if ready:
-            return ready[0][1]
+        left = self._deadline - time.monotonic()
+        if left > 0:  # else it talks on and on and says nothing
+            waiting = select.poll()
+            waiting.register(self._socket, events)
+            for _, ready in waiting.poll(left * 1000):
+                return ready
         self._sender.timed_out()
         return 0
 
