@@ -187,3 +187,52 @@ def test_without_checkers_nobody_is_asked(home: Path, asked: Asked) -> None:
     assert one.login(b"sue").fields[1] == b"sue@example.org"
     assert asked.names == []
     one.end()
+
+
+DES = b"0ZsfajRLIfp0w"  # bar
+
+
+def log_in_to_a_mailbox(played: Played, name: bytes, password: bytes, stored: bytes) -> Frame:
+    """The answer to smtpd; spawn and the owner's role are played, and that finds `stored` in the passwd file."""
+    spawn = played.link("spawn")
+    played.smtpd.send(Verb.LOGIN, 9, b"192.0.2.1", PASSWORD, name, b"", password)
+    played.smtpd.flush()
+    (wanted,) = until(spawn.receive, "a question to spawn")
+    assert (wanted.verb, wanted.fields) == (Verb.OWNER, [b"sue"])
+    ours, theirs = socket.socketpair()
+    spawn.send(Verb.OWNED, wanted.tag, b"502:502", descriptors=[theirs.detach()])
+    spawn.flush()
+    owner = Link(ours, MAY_SAY["auth", "owner"])
+    (question,) = until(owner.receive, "a question to the owner")
+    assert (question.verb, question.fields) == (Verb.PASSWD, [b"sue", b"lists"])
+    owner.send(Verb.HASH, question.tag, stored)
+    owner.flush()
+    (answer,) = until(played.smtpd.receive, "an answer")
+    owner.close()
+    spawn.close()
+    return answer
+
+
+# row: maildirpop3d-serve
+def test_a_mailbox_of_a_system_user_has_its_own_password_and_no_checker_is_asked(played: Played, asked: Asked) -> None:
+    answer = log_in_to_a_mailbox(played, b"sue-lists", b"bar", DES)
+    assert (answer.verb, tuple(answer.fields)) == (Verb.IDENTITY, (b"sue-lists", b"sue@sys.example", b"lists", b""))
+    assert refused(log_in_to_a_mailbox(played, b"sue-lists@sys.example", b"system", DES)) == b"5.7.8"
+    assert asked.names == []
+
+
+def test_the_work_is_the_same_with_and_without_a_mailbox(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hash would be crypt(3)'s: one of these is computed in any case, beside the argon2id of every login."""
+    crypted, file = hashes._crypted, home / "crypted"
+
+    def noted(setting: bytes, password: bytes) -> bytes | None:
+        with open(file, "ab") as log:
+            log.write(setting[:7] + b"\n")
+        return crypted(setting, password)
+
+    monkeypatch.setattr(hashes, "_crypted", noted)
+    one = Played(home, (b"shadow",))
+    assert refused(log_in_to_a_mailbox(one, b"sue-lists", b"baz", b"")) == b"5.7.8"
+    assert refused(log_in_to_a_mailbox(one, b"sue-lists", b"baz", DES)) == b"5.7.8"
+    one.end()
+    assert file.read_bytes() == b"$y$j9T$\n" + b"$y$j9T$\n0ZsfajR\n"

@@ -162,7 +162,7 @@ def answer(port: int, user: str, password: str) -> tuple[str, list[str]]:
 WRONG = "-ERR authorization failed"
 
 
-# row: maildirpop3d-page
+# row: maildirpop3d-page, tcpserver-page
 def test_the_pages_example_under_tcpserver(town: Town, tmp_path: Path) -> None:
     words = town.post("joe-lists", "joe-lists")
     with popup(town) as listening:
