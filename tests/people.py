@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class People:
 
 
 @contextmanager
-def some_people(*names: str, without: Mapping[str, str] | tuple[str, ...] = ()) -> Iterator[People]:
+def some_people(*names: str, without: Collection[str] = ()) -> Iterator[People]:
     """These users and no others of their names, made as `add` makes them; `without`: who shall not be there."""
     if os.getuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("needs root, and leave to unshare mounts")

@@ -8,12 +8,9 @@ from __future__ import annotations
 import json
 import os
 import poplib
-import shutil
 import signal
 import smtplib
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests import server as servers
-from tests.etc import copy_etc
 from tests.peers import peer
+from tests.people import People, some_people
 from tests.server import SECRET, Server, a_home, until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: only root can become other users")
@@ -48,24 +45,15 @@ GAIN = {"owner-person0", "owner-vmail"}  # their programs may be set-uid
 
 
 class Broken:
-    """A server with an intruder in every role, in an /etc of its own; `rights` is where they report."""
+    """A server with an intruder in every role, and people; `rights` is where the intruders report."""
 
-    def __init__(self, place: Path, holder: int) -> None:
-        self.rights, self._holder = place / "rights", holder
-        self._etc = place / "etc"
-        self.homes = place / "homes"
-
-    def within(self, *command: str) -> None:
-        """Run a command where our /etc is."""
-        subprocess.run(["nsenter", "-m", "-t", str(self._holder), *command], check=True, timeout=60)
-
-    def ids(self, user: str) -> tuple[int, int]:
-        """uid and gid of a user there."""
-        entry = next(line for line in (self._etc / "passwd").read_text().splitlines() if line.startswith(f"{user}:"))
-        return int(entry.split(":")[2]), int(entry.split(":")[3])
+    def __init__(self, people: People) -> None:
+        self.people, self.homes, self.ids = people, people.homes, people.ids
+        self.rights = people.place / "rights"
 
     def gid(self, group: str) -> int:
-        entry = next(line for line in (self._etc / "group").read_text().splitlines() if line.startswith(f"{group}:"))
+        entries = (self.people.place / "etc" / "group").read_text().splitlines()
+        entry = next(line for line in entries if line.startswith(f"{group}:"))
         return int(entry.split(":")[2])
 
     def report(self, name: str) -> dict[str, Any]:
@@ -80,41 +68,28 @@ class Broken:
 
 
 @contextmanager
-def a_private_etc() -> Iterator[Broken]:
-    """A place in which people can be made."""
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("needs leave to unshare mounts")
-    place = Path(tempfile.mkdtemp(prefix="pillarbox-test-"))
-    place.chmod(0o755)
-    copy_etc(place / "etc", without=PEOPLE)
-    for name in ("rights", "homes"):
-        (place / name).mkdir()
-    (place / "rights").chmod(0o1777)
-    hold = 'mount --bind "$1" /etc && echo held && exec sleep 600'
-    command = ["unshare", "-m", "sh", "-euc", hold, "sh", str(place / "etc")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
-        try:
-            assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-            yield Broken(place, holder.pid)
-        finally:
-            holder.kill()
-            shutil.rmtree(place)
+def people() -> Iterator[Broken]:
+    """Ten users of the system with a Maildir each; where `pillarbox` runs with an intruder, in their /etc."""
+    with some_people(without=PEOPLE) as some:
+        broken = Broken(some)
+        broken.rights.mkdir()
+        broken.rights.chmod(0o1777)
+        for person in PEOPLE:
+            home = some.add(person, "--password", HASH)
+            for part in ("Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"):
+                (home / part).mkdir(mode=0o700)
+                os.chown(home / part, *some.ids(person))
+        with intruders(broken):
+            yield broken
 
 
 @contextmanager
-def people(broken: Broken) -> Iterator[None]:
-    """Ten users of the system with a Maildir each; where `pillarbox` runs with an intruder, in our /etc."""
-    for person in PEOPLE:
-        home = broken.homes / person
-        broken.within("useradd", "--home-dir", str(home), "--no-create-home", "--password", HASH, person)
-        for part in ("", "Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"):
-            (home / part).mkdir(mode=0o700)
-            os.chown(home / part, *broken.ids(person))
+def intruders(broken: Broken) -> Iterator[None]:
     intruder = f"import runpy, sys; sys.path.insert(0, {str(ROOT_OF_TESTS)!r}); "
     intruder += "runpy.run_module('tests.scenarios.intruder', run_name='__main__')"
     with pytest.MonkeyPatch.context() as patch:
-        within = ("nsenter", "-m", "-t", str(broken._holder), sys.executable, "-W", "ignore::ResourceWarning")
-        patch.setattr(servers, "_COMMAND", (*within, "-c", intruder))
+        command = broken.people.within(sys.executable, "-W", "ignore::ResourceWarning", "-c", intruder)
+        patch.setattr(servers, "_COMMAND", tuple(command))
         patch.setenv("RIGHTS", str(broken.rights))
         yield
 
@@ -124,7 +99,7 @@ def a_broken_server(control: Mapping[str, str]) -> Iterator[tuple[Broken, Server
     local = "localhost\nsys.example.org\n"
     routes = ":relay.example.net joe relaysecret\n"
     settings = {"locals": local, "rcpthosts": local, "smtproutes": routes, **control}
-    with a_private_etc() as broken, people(broken), a_home(settings) as server:
+    with people() as broken, a_home(settings) as server:
         mailboxes = {person: str(broken.homes / person) for person in PEOPLE[:2]} | {"joe": str(server.mailbox())}
         (broken.rights / "mailboxes").write_text(json.dumps(mailboxes))
         server.pillarbox("queue", "list")  # makes the queue, so that there is something to break into
