@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pillarbox.auth.checkers import check
+from pillarbox.credentials import Digest, Password
 from pillarbox.programs import asked
+from pillarbox.users.owner import Owner
 from tests.programs.asking import LOOK, OURS, SOURCE, ask
 from tests.programs.calling import Ended
 
@@ -195,3 +198,22 @@ def test_it_is_there_by_its_own_name(tmp_path: Path, file: Path) -> None:
     launcher.chmod(0o755)
     assert ask(b"joe\0secret\0\0", "-f", str(file), "echo", "in", command=[str(launcher)]) == YES
     assert OURS[-1] == "run"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "expected"),
+    [
+        (Password(b"tim", b"tanstaaftanstaaf"), True),
+        (Password(b"tim", b"tanstaaf"), False),
+        (Digest(b"CRAM-MD5", b"tim", CHALLENGE, DIGEST), True),
+        (Digest(b"CRAM-MD5", b"tim", CHALLENGE, DIGEST[::-1]), False),
+    ],
+)
+def test_serve_takes_it_as_a_line_of_control_checkers(
+    file: Path, credentials: Password | Digest, expected: bool
+) -> None:
+    """For system users: it becomes nobody, so it says only that the name is right."""
+    command = f"/usr/bin/env PYTHONPATH={SOURCE} {sys.executable} -m pillarbox run cmd5checkpw -f {file}"
+    owner = Owner(b"tim", 54321, 54321, b"/nonexistent", b"", b"")
+    assert check([command.encode()], b"tim", owner, credentials, 20000).right is expected
+    assert not check([command.encode()], b"tim", None, credentials, 20000).right

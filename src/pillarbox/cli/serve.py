@@ -68,7 +68,8 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     herald = None if classic else Herald.begin(home, settings, bound)
     # The first account made its domain ours.
     house.settings = settings = replace(_settings(home, quiet=True), **house.overrides)
-    activation.refuse_strange(received, [home / PUBLIC, home / INJECTION, home / CHECKER])
+    ours = (PUBLIC, INJECTION, CHECKER) if settings.checkerusers else (PUBLIC, INJECTION)
+    activation.refuse_strange(received, [home / each for each in ours])
     house.public = activation.unix(received, home / PUBLIC, 0o600)
     house.injection = activation.unix(received, home / INJECTION, 0o666)
     if settings.checkerusers:
