@@ -37,6 +37,30 @@ def test_systemd_finds_nothing_wrong_with_its_units(home: Path, tmp_path: Path) 
     assert run(peer("systemd-analyze"), "verify", *places) == b""
 
 
+def test_systemd_finds_nothing_wrong_with_the_units_of_programs(tmp_path: Path) -> None:
+    home = made(tmp_path / "a home %h")
+    (home / "bin").mkdir()
+    for program in ("qmail-smtpd", "qmail-popup"):
+        (home / "bin" / program).symlink_to("/bin/true")
+    places = [tmp_path / name for name in unit.UNITS if name.startswith("qmail-")]
+    for place in places:
+        place.write_text(unit.filled(place.name, home, COMMAND))
+    assert run(peer("systemd-analyze"), "verify", *places) == b""
+
+
+def test_a_home_whose_programs_systemd_cannot_start_has_no_units_of_programs(tmp_path: Path) -> None:
+    with pytest.raises(CannotFill, match=r"systemd starts no program whose path holds a quote, a backslash or a \$"):
+        unit.filled("qmail-smtpd@.service", made(tmp_path / STRANGE), COMMAND)
+
+
+def test_systemd_starts_the_page_s_line_for_every_connection(home: Path) -> None:
+    bin = home / "bin"
+    line = f"{bin}/qmail-popup mx.example.org {bin}/maildirpop3d {bin}/qmail-pop3d Maildir {bin}/checkpassword"
+    assert f"\nExecStart=-{line}\n" in unit.filled("qmail-pop3d@.service", home, COMMAND)
+    smtp = unit.filled("qmail-smtpd@.service", home, COMMAND)
+    assert f"\nExecStart=-{bin}/qmail-smtpd\nUser=qmaild\nStandardInput=socket\n" in smtp
+
+
 def test_systemd_starts_exactly_the_command_for_exactly_this_home(tmp_path: Path) -> None:
     """By what it says of the unit when it is told to explain it: its own reading of quotes, % and $."""
     text = unit.filled("pillarbox.service", made(tmp_path / STRANGE), COMMAND)

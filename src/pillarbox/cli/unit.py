@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,8 +25,12 @@ from pillarbox.users.roles import POSTS, name_of
 
 LONGEST = 107  # octets of a Unix socket's path that is bound from elsewhere
 MARGIN = 15  # seconds beyond control/draintime until systemd kills
-UNITS = ("pillarbox.service", "pillarbox.socket", "run", "log-run")
+UNITS = (
+    "pillarbox.service", "pillarbox.socket", "run", "log-run", "qmail-smtpd.socket", "qmail-smtpd@.service",
+    "qmail-pop3d.socket", "qmail-pop3d@.service",
+)  # fmt: skip
 
+_NO_PROGRAM = re.compile(r"""['"\\$]""")
 _PLAIN = re.compile(r"[A-Za-z0-9_/.,:+=@-]+", re.ASCII)
 
 
@@ -52,18 +57,26 @@ def unit(home: Path, name: str | None) -> int:
 def filled(name: str, home: Path, command: list[str]) -> str:
     """The file of that name. `command` starts `pillarbox`, by its whole path. Raises CannotFill."""
     settings, _complaints = read(home / "control")
-    for text in (str(home), *command):
+    me = settings.me.decode("ascii", "backslashreplace")
+    for text in (str(home), me, *command):
         if not text.isprintable():
             raise CannotFill(f"{text!r}: a path with such characters fits into no unit; choose another")
-    quote = _for_systemd if name.startswith("pillarbox.") else quoted
+    quote = _for_systemd if name.endswith((".service", ".socket")) else quoted
+    programs = {
+        "@SMTPD@": "qmail-smtpd", "@POPUP@": "qmail-popup", "@MAILDIRPOP@": "maildirpop3d", "@POP@": "qmail-pop3d",
+        "@CHECKPASSWORD@": "checkpassword",
+    }  # fmt: skip
     values: dict[str, Callable[[], str]] = {
         "@COMMAND@": lambda: " ".join(map(quote, command)),
         "@HOME@": lambda: quote(str(home)),
+        "@ME@": lambda: quote(me),
+        "@SMTPUSER@": lambda: quote(name_of(next(post for post in POSTS if post.role == "smtpd"), settings)),
         "@LISTEN@": lambda: "\n".join(_listen(home, settings)),
         "@LOGGER@": lambda: quote(name_of(next(post for post in POSTS if post.role == "log"), settings)),
         "@PATIENCE@": lambda: str(settings.draintime + MARGIN),
         "@TARGET@": lambda: "multi-user.target" if os.getuid() == 0 else "default.target",
     }
+    values |= {word: partial(_program, home / "bin" / program) for word, program in programs.items()}
     text = files("pillarbox").joinpath("share", name).read_text("ascii")
     return re.sub("@[A-Z]+@", lambda found: values[found[0]](), text)
 
@@ -87,6 +100,13 @@ def _for_systemd(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return plain
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+
+
+def _program(file: Path) -> str:
+    """A program that systemd is to start: it takes no such name, quoted or not."""
+    if _NO_PROGRAM.search(str(file)):
+        raise CannotFill(f"{file}: systemd starts no program whose path holds a quote, a backslash or a $")
+    return _for_systemd(str(file))
 
 
 def _command() -> list[str]:
