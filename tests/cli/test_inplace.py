@@ -22,7 +22,8 @@ def home(tmp_path: Path) -> Path:
         part.chmod(0o755)
     made = qmail.make(tmp_path / "qmail")
     programs = Programs(made / "bin")
-    (programs.kept / "runtime" / "0.1.0-aa").mkdir(parents=True)
+    (programs.kept / "runtime" / "0.1.0-aa" / "bin").mkdir(parents=True)
+    (programs.kept / "runtime" / "0.1.0-aa" / "bin" / "python").symlink_to("/bin/sh")
     for name in ("qmail-smtpd", "qmail-newer"):
         programs.put(launcher(made, name))
     octets = b"\x7fELF\0Put here by pillarbox install\0%s/bin/python\0" % os.fsencode(copy(made))
@@ -69,6 +70,16 @@ def test_a_copy_that_is_gone_is_found(home: Path) -> None:
     shutil.rmtree(copy(home))
     assert about(home, "is gone") == [
         "problem: Q/bin: cmd5checkpw qmail-newer qmail-smtpd: the copy that they start is gone: "
+        "pillarbox install --into Q"
+    ]
+
+
+def test_an_interpreter_that_is_gone_is_found(home: Path) -> None:
+    """An upgrade of the system took it away."""
+    file = home / "bin" / "qmail-newer"
+    file.write_bytes(file.read_bytes().replace(b"/usr/bin/python3 ", b"/usr/bin/python2.99 "))
+    assert about(home, "python2.99") == [
+        "problem: /usr/bin/python2.99: gone, and what Q/bin has of Pillarbox cannot run without it: "
         "pillarbox install --into Q"
     ]
 

@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import pillarbox
-from pillarbox.cli import runlines, runtime
+from pillarbox.cli import install, runlines, runtime
 from pillarbox.cli.launchers import CannotInstall
 from pillarbox.cli.trust import loose_within
 from pillarbox.programs.catalogue import PROGRAMS
@@ -255,6 +256,7 @@ def test_mail_that_waits_for_qmail_send_keeps_them_too_unless_they_are_asked_for
     assert lines(done.output, "not yet qmail-qread qmail-qstat qmail-queue qmail-start: 3 messages wait") != []
     done = pillarbox_command("install", "--into", home, "--dry-run", "--only", "qmail-queue,qmail-start")
     assert len(lines(done.output, "would be replaced")) == 2
+    assert lines(done.output, "otherwise: ")[0].startswith(f"otherwise: {home}: 3 messages wait in qmail-send's queue")
 
 
 # row: install-writable
@@ -390,10 +392,44 @@ def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: py
     (package / "address.py").chmod(0o646)
     with pytest.raises(CannotInstall, match=r"pillarbox/address\.py: others than root may write it"):
         runtime._files()
+    before = qmail.programs(home / "bin")
+    with pytest.raises(CannotInstall, match="others than root may write"):
+        install.install(home)
+    assert qmail.programs(home / "bin") == before
     (package / "address.py").chmod(0o644)
     os.chown(package / "smtp", NOBODY, 0)
     with pytest.raises(CannotInstall, match="pillarbox/smtp: others than root may write there, and root would run"):
         runtime._files()
+
+
+@pytest.mark.parametrize("name", ["stdlib", "platstdlib"])
+def test_an_unsafe_library_of_the_interpreter_is_refused(
+    home: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        part.chmod(0o755)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "os.py").touch()
+    good = sysconfig.get_path
+    monkeypatch.setattr(sysconfig, "get_path", lambda key: str(tmp_path / "lib") if key == name else good(key))
+    runtime.refuse_unsafe()
+    (tmp_path / "lib" / "os.py").chmod(0o666)
+    with pytest.raises(CannotInstall, match=r"lib/os\.py: others than root may write it, and root would run it"):
+        runtime.refuse_unsafe()
+    (tmp_path / "lib").chmod(0o777)
+    with pytest.raises(CannotInstall, match="/lib: others than root may write there"):
+        runtime.refuse_unsafe()
+
+
+def test_an_interpreter_that_users_cannot_run_is_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's own, in /root."""
+    shutil.copy("/bin/sh", tmp_path / "private")
+    (tmp_path / "private").chmod(0o700)
+    monkeypatch.setattr(sys, "_base_executable", str(tmp_path / "private"))
+    with pytest.raises(CannotInstall, match="private: other users cannot run it"):
+        runtime.refuse_unsafe()
 
 
 def test_the_libraries_are_those_of_the_project() -> None:

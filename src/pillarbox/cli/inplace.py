@@ -44,6 +44,9 @@ def programs(home: Path) -> Iterator[Finding]:
     lost = [name for name in ours if not _copy(there.directory / name).is_dir()]
     if lost:
         yield problem(str(there.directory), f"{' '.join(lost)}: the copy that they start is gone", again)
+    for python in sorted({_interpreter(there.directory / name) for name in ours}):
+        if not os.access(python, os.X_OK):
+            yield problem(python, f"gone, and what {there.directory} has of Pillarbox cannot run without it", again)
     if sorted(set(ours) - set(lost)):
         yield ok(str(there.directory), f"Pillarbox's: {' '.join(name for name in ours if name not in lost)}")
     for copy in sorted({_copy(there.directory / name) for name in ours if name not in lost}):
@@ -68,6 +71,14 @@ def _unfinished(there: Programs, again: str) -> Iterator[Finding]:
             yield problem(str(there.directory / name), "an install was broken off here", f"{again}, or with --undo")
         elif not there.is_ours(name):
             yield note(str(there.directory / name), f"came after Pillarbox's; {KEPT}/replaced has the one from before")
+
+
+def _interpreter(launcher: Path) -> str:
+    """What stands behind `#!`; of a compiled one what its copy has."""
+    octets = launcher.read_bytes()
+    if octets.startswith(b"#!"):
+        return os.fsdecode(octets[2:].split(maxsplit=1)[0])
+    return os.path.realpath(_copy(launcher) / "bin" / "python")
 
 
 def _copy(launcher: Path) -> Path:

@@ -133,23 +133,22 @@ def _told(asked: Asked, programs: Programs, names: Sequence[str]) -> Iterator[st
 
 
 def _chosen(asked: Asked) -> tuple[list[str], list[str]]:
-    """The programs that will be put there, and lines about those that will not. Raises CannotInstall when one that was
-    asked for cannot be."""
+    """The programs that will be put there, and a line about those that will not, or that leave mail behind. Raises
+    CannotInstall when one that was asked for cannot be."""
     names = list(asked.only or (name for name in PROGRAMS if name not in OWN))
-    if asked.home is None:
+    held = [name for name in names if name in SERVER]
+    if asked.home is None or not held:
         return names, []
     reason = _qmail_send_works(asked.home)
-    if reason is None and not asked.only:
-        waiting = _waiting(asked.home)
-        reason = (
-            f"{waiting} messages wait in its queue, which ours does not read; let qmail-send deliver them, or name "
-        )
-        reason = reason + "the programs with --only" if waiting else None
-    held = [name for name in names if name in SERVER]
-    if reason is None or not held:
-        return names, []
-    if asked.only:
+    if reason and asked.only:
         raise CannotInstall(f"{asked.home}: {reason}")
+    waiting = _waiting(asked.home)
+    if not reason and waiting:
+        reason = f"{waiting} messages wait in qmail-send's queue, which ours does not read; let it deliver them first"
+        if asked.only:
+            return names, [f"otherwise: {asked.home}: {reason}"]
+    if not reason:
+        return names, []
     return [name for name in names if name not in SERVER], [f"not yet {' '.join(held)}: {reason}"]
 
 
@@ -195,6 +194,8 @@ def _taken_back(asked: Asked, programs: Programs) -> Iterator[str]:
     programs.clear()
     if not names:
         yield f"{programs.directory}: nothing to undo"
+    elif asked.home is not None and (asked.home / "queue" / "queue.db").exists():
+        yield f"{asked.home}/queue/queue.db: has what Pillarbox did not deliver yet: see pillarbox queue list"
 
 
 def _remove(copies: Sequence[Path]) -> None:
