@@ -62,6 +62,11 @@ def test_the_message_may_come_through_a_pipe(home: Path) -> None:
     assert asyncio.run(brought()).startswith(b"r\0K") and said[1] == WIRE
 
 
+def test_a_message_out_of_a_pipe_needs_no_more_than_some_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/proc")  # no file can be made there; tempfile knows other places
+    test_the_message_may_come_through_a_pipe(home)
+
+
 # row: remote-arguments
 @pytest.mark.parametrize("arguments", [(), ("far.example",), ("far.example", "me@example.org")])
 def test_too_few_arguments(home: Path, arguments: tuple[str, ...]) -> None:

@@ -143,6 +143,22 @@ def test_the_dialogue_with_a_plain_host(home: Path) -> None:
     ]
 
 
+# row: remote-dialogue
+def test_data_is_not_said_when_nobody_was_taken(home: Path) -> None:
+    said: list[bytes] = []
+    bring(home, dictated(said, *HELLO, OK, b"550 no\r\n", b"250 bye\r\n"))
+    assert said[2:] == [b"RCPT TO:<joe@far.example>\r\n", b"QUIT\r\n"]
+
+
+# row: remote-dialogue
+def test_the_answer_to_quit_is_not_waited_for(home: Path) -> None:
+    async def silent_at_the_end(talk: Talk) -> None:
+        await dictated([], *HELLO, OK, OK, GO, QUEUED)(talk)
+        await asyncio.sleep(600)  # longer than anybody waits for the program
+
+    assert bring(home, silent_at_the_end).startswith(b"r\0K")
+
+
 # row: remote-ehlo
 def test_a_host_that_knows_no_ehlo_hears_helo(home: Path) -> None:
     said: list[bytes] = []

@@ -36,6 +36,7 @@ def at(file: Path, now: float, pid: int = 0) -> Tcpto:
     return Tcpto(str(file), pid, lambda: now)
 
 
+# row: remote-tcpto
 def test_a_timeout_is_written_down_in_the_first_free_record(file: Path) -> None:
     other = b"\x7f\x00\x00\x03\x01" + bytes(11)
     file.write_bytes(other + bytes(1008))
@@ -58,6 +59,7 @@ def test_no_more_than_ten_are_counted(file: Path) -> None:
     assert file.read_bytes()[4] == 10
 
 
+# row: remote-tcpto
 @pytest.mark.parametrize(
     ("record", "pid", "later", "skipped"),
     [
@@ -79,6 +81,7 @@ def test_an_address_is_left_alone_after_two_timeouts_for_an_hour_or_more(
     assert at(file, NOW + later, pid).skips(ADDRESS) is skipped
 
 
+# row: remote-tcpto
 def test_an_answer_clears_the_count_and_leaves_the_time(file: Path) -> None:
     file.write_bytes(bytes(16) + TWICE + bytes(992))
     at(file, NOW + 5).answered(ADDRESS)
@@ -155,6 +158,7 @@ TAKING = (b"220 host\r\n", b"250 host\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 
 NO_CONNECTION = b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n\0"
 
 
+# row: remote-tcpto
 def test_qmail_remote_does_not_try_an_address_that_timed_out_twice(home: Path) -> None:
     file = remembered(home, just_now(2))
     before = file.read_bytes()
@@ -175,6 +179,7 @@ def test_qmail_remote_writes_down_that_an_address_refused_the_connection(home: P
     assert file.read_bytes()[:5] == b"\x7f\x00\x00\x02\x00"
 
 
+# row: remote-tcpto
 def test_qmail_remote_writes_down_that_an_address_did_not_answer(home: Path) -> None:
     file = remembered(home)
     with unanswering() as port:

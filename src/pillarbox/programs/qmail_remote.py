@@ -177,12 +177,22 @@ def _message() -> int:
     """A descriptor of a file that begins with the message: 0 itself, mostly. It is never closed. Raises OSError."""
     if stat.S_ISREG(os.fstat(0).st_mode) and os.lseek(0, 0, os.SEEK_CUR) == 0:
         return 0
-    import tempfile  # rarely: qmail-rspawn gives the file itself
+    copy = _nameless()
+    while block := os.read(0, BLOCK):
+        while block:
+            block = block[os.write(copy, block) :]
+    return copy
 
-    with tempfile.TemporaryFile(buffering=0) as copy:
-        while block := os.read(0, BLOCK):
-            copy.write(block)
-        return os.dup(copy.fileno())
+
+def _nameless() -> int:
+    """A file that nobody else can open. Raises OSError."""
+    try:
+        return os.open(os.environ.get("TMPDIR") or "/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        import tempfile  # for file systems that know no such files
+
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
 
 
 def _report(result: Result) -> bytes:
