@@ -465,6 +465,15 @@ def test_who_is_nobody_cannot_be_removed_or_get_a_password(home: Path) -> None:
         accounts.remove(home, b"joe-lists@example.org")
 
 
+def test_a_mailbox_of_a_system_user_is_his_to_give_a_password(home: Path) -> None:
+    with pytest.raises(AccountRefused) as caught:
+        accounts.set_password(home, b"joe-lists@localhost", b"bar")
+    assert caught.value.text == (
+        "localhost is a local domain: joe-lists is a system user's, who sets passwords himself (passwd, and"
+        " maildirpasswd for a mailbox beside his first)"
+    )
+
+
 def test_an_extension_without_its_maildir_gets_no_password(home: Path) -> None:
     add(home, b"joe@example.org")
     with pytest.raises(Failure, match="Maildir-lists is no directory; make it first: maildirmake"):

@@ -152,6 +152,11 @@ def set_password(home: Path, address: bytes, password: bytes, *, group: int | No
                 _set_extension(files, local[:end], domain, address[end + 1 :].rpartition(b"@")[0], password)
                 return
             end = local.rfind(b"-", 0, end)
+        if domain in files.settings.locals:
+            raise AccountRefused(
+                f"{domain.decode()} is a local domain: {_shown(local)} is a system user's, who sets passwords himself"
+                " (passwd, and maildirpasswd for a mailbox beside his first)"
+            )
         raise AccountRefused(f"there is no account {_shown(whole)}; to make it: account add")
 
 
