@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from pillarbox.admission import BAD_SENDER, NOT_LISTED, NOT_YOURS, TOO_BIG, Admission
+from pillarbox.admission import (
+    BAD_SENDER,
+    LARGEST_ENVELOPE,
+    NOT_LISTED,
+    NOT_YOURS,
+    TOO_BIG,
+    TOO_MANY_RECIPIENTS,
+    Admission,
+    QmailAdmission,
+)
 from pillarbox.control.table import Settings
 from pillarbox.credentials import Identity
 from pillarbox.status import Refusal
@@ -194,3 +203,26 @@ def test_postmaster_is_always_taken_where_we_serve(address: bytes, taken: bool) 
 def test_limits_are_told() -> None:
     admission = Admission(Settings(me=b"mx", databytes=5, maxrecipients=7))
     assert (admission.databytes, admission.maxrecipients) == (5, 7)
+
+
+# row: smtpd-badmailfrom
+def test_qmail_smtpd_tells_at_rcpt_what_it_saw_at_mail() -> None:
+    policy = QmailAdmission(frozenset({b"@bad.ex"}), frozenset({b"example.org"}))
+    assert policy.sender(b"X@Bad.ex") is None
+    assert policy.recipient(b"joe@example.org", JOE, trusted=True) == BAD_SENDER
+    assert policy.sender(b"", 1 << 60) is None
+    assert policy.recipient(b"joe@example.org") is None
+    assert policy.recipient(b"joe@elsewhere.example") == NOT_LISTED
+    assert policy.recipient(b"joe@elsewhere.example", trusted=True) is None
+    assert policy.recipient(b"joe@elsewhere.example", JOE) is None
+    assert policy.always(b"nobody@example.org")
+
+
+# row: smtpd-bounded
+def test_qmail_smtpd_keeps_no_more_recipients_than_qmail_queue_takes() -> None:
+    policy = QmailAdmission(frozenset(), None)
+    address = b"x" * ((1 << 20) - 2)
+    for _ in range(2):
+        policy.sender(b"")
+        answers = [policy.recipient(address) for _ in range((LARGEST_ENVELOPE >> 20) + 1)]
+        assert answers == [None] * (LARGEST_ENVELOPE >> 20) + [TOO_MANY_RECIPIENTS]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pillarbox.control import table
-from pillarbox.programs import smtpd_settings
+from pillarbox.programs import qmail_smtpd, smtpd_settings
+from pillarbox.smtp.receiver import Receiver
 from tests.peers import peer, run
 from tests.programs.calling import Ended, call
 from tests.programs.smtpd import PATIENCE, PROGRAM, Home, connect, ends
@@ -298,3 +299,28 @@ def test_it_says_nothing_on_standard_error_in_a_session_without_trouble(home: Ho
         GREETING + rb"250 ok\r\n250 ok\r\n354 go ahead\r\n250 ok [0-9]{10} qp [0-9]+\r\n221 mx\.example\.org\r\n",
         done.stdout,
     )
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (MemoryError(), b"421 out of memory (#4.3.0)\r\n"),
+        (qmail_smtpd.AddressesUnknown("x"), b"421 unable to figure out my IP addresses (#4.3.0)\r\n"),
+    ],
+)
+def test_what_ends_a_session_is_said_behind_what_was_answered(
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    trouble: Exception,
+    said: bytes,
+) -> None:
+    def troubled(machine: Receiver, *_: object) -> None:
+        machine.greet()
+        raise trouble
+
+    monkeypatch.setattr(qmail_smtpd, "converse", troubled)
+    monkeypatch.setenv("PILLARBOX_HOME", str(home.home))
+    monkeypatch.chdir(home.place)
+    assert qmail_smtpd.main([]) == 1
+    assert capfdbinary.readouterr().out == GREETING + said

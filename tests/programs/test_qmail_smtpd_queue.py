@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def answer(home: Home, script: str) -> bytes:
     return said.output.split(b"354 go ahead\r\n")[1].removesuffix(b"221 mx.example.org\r\n")
 
 
+# The interpreter, with nowhere to put a temporary file.
+WITHOUT_ROOM = """
+import errno, sys, tempfile
+from pillarbox.programs import qmail_smtpd
+def full():
+    raise OSError(errno.ENOSPC, "full")
+tempfile.TemporaryFile = full
+sys.exit(qmail_smtpd.main([]))
+"""
 READ = "cat >/dev/null; cat <&1 >/dev/null;"
 
 
@@ -88,6 +98,12 @@ def test_one_that_crashes_or_takes_nothing_is_told_too(home: Home) -> None:
 )
 def test_exit_code_82_has_words_of_its_own_on_descriptor_4(home: Home, words: str, said: bytes) -> None:
     assert answer(home, f"{READ} printf '{words}' >&4; exit 82") == said
+
+
+def test_a_program_that_leaves_something_running_holds_nobody_up(home: Home) -> None:
+    began = time.monotonic()
+    assert answer(home, f"{READ} sleep 40 2>/dev/null & exit 82") == b"451 qq temporary problem (#4.3.0)\r\n"
+    assert time.monotonic() - began < 30
 
 
 def test_words_on_descriptor_4_count_with_82_alone(home: Home) -> None:
@@ -180,6 +196,16 @@ def test_without_any_queue_a_message_is_refused_for_now(home: Home) -> None:
     environ["QMAILQUEUE"] = ""
     said = call(home.home, "qmail-smtpd", say=SAY, environ=environ)
     assert b"354 go ahead\r\n451 connection to mail server rejected (#4.4.1)\r\n221 " in said.output
+
+
+def test_no_room_for_a_large_message_is_told_as_a_full_queue_and_the_session_goes_on(home: Home) -> None:
+    large = SAY.replace(b"hi", b"x" * 300_000)
+    environ = home.environ()
+    environ["QMAILQUEUE"] = ""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_ROOM], input=large, capture_output=True, env=environ, timeout=60
+    )
+    assert b"354 go ahead\r\n451 qq write error or disk full (#4.3.0)\r\n221 " in done.stdout, done
 
 
 def test_our_own_server_queues_and_delivers_and_names_the_same_process() -> None:

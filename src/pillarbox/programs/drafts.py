@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pillarbox.envelope import Envelope
 from pillarbox.programs.content import Content
 from pillarbox.sessions import effects
-from pillarbox.status import Refusal, Status, SystemTrouble
+from pillarbox.status import Refusal, Status
 
 if TYPE_CHECKING:  # what brings messages to queues waits until there is one: clients wait to be greeted
     from pillarbox.programs.elsewhere import Injection
@@ -26,6 +26,7 @@ class Drafts:
         self._home, self._program = home, program
         self._injection: Injection | None = None
         self._content: Content | None = None
+        self._full = False  # there was no room for the content
 
     def execute(self, effect: effects.Effect) -> effects.Result:
         """The result."""
@@ -33,7 +34,7 @@ class Drafts:
             case effects.OpenDraft():
                 return self._open()
             case effects.WriteBlock(block):
-                return self._write(block)
+                self._write(block)
             case effects.Commit(envelope):
                 return self._commit(envelope)
             case effects.Abort():
@@ -51,6 +52,7 @@ class Drafts:
 
     def _open(self) -> Refusal | None:
         self.forget()
+        self._full = False
         if self._program is None:
             self._content = Content()
             return None
@@ -62,17 +64,17 @@ class Drafts:
             return NOT_OPENED
         return None
 
-    def _write(self, block: bytes) -> Refusal | None:
+    def _write(self, block: bytes) -> None:
+        """Trouble is told at the end, in the words for it."""
         if self._injection is not None:
             self._injection.write(block)
-            return None
+            return
         assert self._content is not None, "no draft is open"
         try:
-            self._content.write(block)
-        except OSError as problem:
-            self.forget()
-            return SystemTrouble.of(problem).refusal
-        return None
+            if not self._full:
+                self._content.write(block)
+        except OSError:  # its temporary file
+            self._full = True
 
     def _commit(self, envelope: Envelope) -> effects.Committed | effects.Declined:
         result = self._queued(envelope)
@@ -86,11 +88,11 @@ class Drafts:
             injection, self._injection = self._injection, None
             return injection.finish(envelope)
         from pillarbox.programs.elsewhere import UNREADABLE, text
-        from pillarbox.programs.injector import Result, inject
+        from pillarbox.programs.injector import NO_ROOM, Result, inject
 
         assert self._content is not None, "no draft is open"
         try:
-            status = inject(self._home, envelope, self._content).status
+            status = NO_ROOM if self._full else inject(self._home, envelope, self._content).status
         except OSError:  # the content's temporary file
             status = UNREADABLE
         finally:

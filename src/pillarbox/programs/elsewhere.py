@@ -19,6 +19,7 @@ from pillarbox.programs.conversation import TimedOut, send
 from pillarbox.programs.injector import REFUSED, REFUSED_FOR_NOW, Result
 
 PATIENCE = 86400.0  # seconds, as long as qmail-queue itself takes
+_GIVEN_UP = 30.0  # seconds that we wait for one whose message was given up
 CRASHED = 81
 NOT_RUN = 120
 UNREADABLE = 54
@@ -109,10 +110,10 @@ class Injection:
     def abort(self) -> None:
         """There will be no message: an envelope without its end is none."""
         self._close(self._ours)
-        self._status()
+        self._status(_GIVEN_UP)
 
     def _outcome(self) -> Result:
-        status = self._status()
+        status = self._status(PATIENCE)
         said = self._words() if status == CUSTOM else b""
         self._close(self._ours)
         if status is None:
@@ -126,13 +127,13 @@ class Injection:
             status = UNREADABLE
         return Result(status, text(status)) if status else Result(0, "", self._pid)  # what qmail's programs call `qp`
 
-    def _status(self) -> int | None:
+    def _status(self, seconds: float) -> int | None:
         """Its exit status, the negative number of the signal that ended it, or None when it took too long."""
         if not self._pid:
             return NOT_RUN
         process = os.pidfd_open(self._pid)
         try:
-            if not select.select([process], [], [], PATIENCE)[0]:
+            if not select.select([process], [], [], seconds)[0]:
                 return None
         finally:
             os.close(process)

@@ -100,7 +100,7 @@ def _talk(controls: Controls, logins: Logins, drafts: Drafts, environ: Mapping[b
         controls.greeting,
         dialect=Dialect.QMAIL,
         offer=facts.offer,
-        limits=Limits(LONGEST_LINE, LONGEST_LINE),
+        limits=Limits(LONGEST_LINE, LONGEST_LINE, sys.maxsize),
         rename=Rename(controls.localiphost),
     )
     session = Reception(facts)

@@ -94,7 +94,7 @@ class Receiver:
         self._dialect = dialect
         self._order = ORDERS[dialect]
         self._readers = _READERS[dialect]
-        self._rename = rename
+        self._rename: lax.Rename = rename
         self._offer = offer
         self._limits = limits
         self._secure = False
@@ -370,12 +370,6 @@ class Receiver:
             return r.AUTH_NEEDS_TLS
         return r.AUTH_ALREADY if self._authenticated else commands.auth(argument)
 
-    def _on_qmail_mail(self, argument: bytes) -> _Step | Reply:
-        return lax.mail(argument, self._rename)
-
-    def _on_qmail_rcpt(self, argument: bytes) -> _Step | Reply:
-        return lax.rcpt(argument, self._rename)
-
     def _on_qmail_auth(self, argument: bytes) -> _Step | Reply:
         if not self._offer.mechanisms:
             return r.AUTH_UNAVAILABLE
@@ -501,8 +495,8 @@ _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
 _QMAIL_COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = _COMMANDS | {
     b"HELO": lambda receiver, argument: Hello(argument, extended=False),
     b"EHLO": lambda receiver, argument: Hello(argument, extended=True),
-    b"MAIL": Receiver._on_qmail_mail,
-    b"RCPT": Receiver._on_qmail_rcpt,
+    b"MAIL": lambda receiver, argument: lax.mail(argument, receiver._rename),
+    b"RCPT": lambda receiver, argument: lax.rcpt(argument, receiver._rename),
     b"DATA": lambda receiver, argument: Data(),
     b"RSET": lambda receiver, argument: Reset(),
     b"AUTH": Receiver._on_qmail_auth,
