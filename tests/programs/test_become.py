@@ -55,6 +55,7 @@ def looking() -> list[str]:
     return ["/usr/bin/env", everybody(), "-I", "-c", LOOK]
 
 
+# row: checkpassword-login
 @needs_root
 def test_the_next_program_is_the_user_in_his_home_and_nothing_more() -> None:
     more = [peer("setpriv"), "--groups=4,20", "--inh-caps=+chown"]
@@ -76,6 +77,7 @@ def test_a_pipe_that_nobody_reads_ends_the_next_program() -> None:
     assert int(done.stdout.split()[1], 16) & 0x7FFFFFFF == 0
 
 
+# row: checkpassword-root
 @needs_root
 def test_nobody_logs_in_as_root() -> None:
     done = log_in("b'toor', 0, 0, b'/root', b'/bin/sh'", "/bin/echo", "in")

@@ -92,6 +92,13 @@ def test_the_program_has_the_connection_and_leads_the_session(tmp_path: Path, te
     assert ended.output.endswith(b"+OK \r\nserved\r\n")
 
 
+# row: popup-early
+def test_what_comes_right_behind_the_password_is_the_programs(tmp_path: Path) -> None:
+    """A client may say all that it has to say in one write."""
+    ended = popup(tmp_path, HOST, "/bin/cat", say=LOGIN + b"STAT\r\nQUIT\r\n")
+    assert ended.output.endswith(b">\r\n+OK \r\nSTAT\r\nQUIT\r\n")
+
+
 def test_the_program_has_descriptor_3_and_nothing_else_that_was_open(tmp_path: Path) -> None:
     """A program that is not ours shall not find what tcpserver had open; a 3 that was open is in nobody's way."""
     (tmp_path / "open").write_text("not for the checker\n")

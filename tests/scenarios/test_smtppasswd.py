@@ -205,6 +205,7 @@ def test_the_launcher_leaves_no_descriptor_above_3_and_always_0_to_2(machine: Ma
     assert seen.read_text() == "0 1 2 3 4"
 
 
+# row: cmd5checkpw-set-uid
 def test_with_rights_of_its_own_nobody_says_which_file_or_home(machine: Machine) -> None:
     """Or it would verify by any file that smtppasswd may read, and show lines of it in its errors."""
     launcher = machine.launcher()
