@@ -303,6 +303,34 @@ def test_recordio_shows_a_pop3_session_line_by_line(mailboxes: Mailboxes) -> Non
     ]  # fmt: skip
 
 
+def test_a_mailbox_is_served_to_whoever_comes_where_nobody_asks_who_it_is(mailboxes: Mailboxes) -> None:
+    """qmail-pop3d alone: the transaction state, as the user that tcpserver became."""
+    people, place = mailboxes
+    uid, gid = people.ids("joe")
+    maildir = str(people.homes / "joe" / "Maildir")
+    options = ["-u", str(uid), "-g", str(gid)]
+    with tcpserver(place, "qmail-pop3d", maildir, options=options, within=people.within()) as server:
+        with Client(server.port) as client:
+            assert client.line() == b"+OK "
+            assert client.tell(b"STAT") == b"+OK 1 24"
+            assert client.tell(b"QUIT") == b"+OK "
+        assert ends(server) == [0]
+
+
+def test_sendmail_speaks_smtp_too(chain: Chain) -> None:
+    """sendmail -bs, which is for programs on this machine: it says nothing of the client to qmail-smtpd."""
+    with a_place() as place, tcpserver(
+        place, "sendmail", "-bs", environment={"PILLARBOX_HOME": str(chain.server.home)}
+    ) as server:  # fmt: skip
+        with Client(server.port) as client:
+            assert client.line() == b"220 mx.example.org ESMTP"
+            assert client.tell(b"MAIL FROM:<ann@example.net>") == b"250 ok"
+            assert client.tell(b"RCPT TO:<anybody@far.example>") == NOT_LISTED
+            assert client.tell(b"RCPT TO:<joe@example.org>") == b"250 ok"
+            assert client.tell(b"QUIT") == b"221 mx.example.org"
+        assert ends(server) == [0]
+
+
 # systemd
 
 

@@ -63,6 +63,26 @@ def test_who_is_denied_is_closed_without_a_word() -> None:
         server.await_log(r"^pop3d: turned away 127\.0\.0\.5: denied by control/tcprules$")
 
 
+# row: tcprules-deny
+def test_an_ipv6_client_has_rules_of_its_own() -> None:
+    """By keys that ucspi-tcp6's tcprules writes, and Debian's cannot: here it is tinycdb's cdb."""
+    with a_home({"listen": "smtp [::1]:0\n", "tcprules": "tcprules/smtp.cdb\n"}) as server:
+        (server.home / "tcprules").mkdir()
+        table = server.home / "tcprules" / "smtp.cdb"
+        key = b"0000:0000:0000:0000:0000:0000:0000:0001"
+        run(peer("cdb"), "-c", table, say=b"+%d,2:%s->D\0\n\n" % (len(key), key))
+        table.chmod(0o644)
+        server.start()
+        with socket.create_connection(("::1", server.ports["smtp"]), 30) as client:
+            assert client.recv(100) == b""
+        server.await_log(r"^smtpd: turned away ::1: denied by control/tcprules$")
+        key = b"0000:0000:0000:0000:0000:0000:0000:"
+        run(peer("cdb"), "-c", table, say=b"+%d,2:%s->D\0\n+39,1:%s0001->\0\n\n" % (len(key), key, key))
+        table.chmod(0o644)
+        with socket.create_connection(("::1", server.ports["smtp"]), 30) as client:
+            assert client.recv(100).startswith(b"220 ")
+
+
 def test_new_rules_hold_for_the_next_client() -> None:
     with ruled("127.0.0.2:deny\n") as server:
         assert greeted(server, "smtp", "127.0.0.2") == b""

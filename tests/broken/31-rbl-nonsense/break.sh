@@ -1,0 +1,1 @@
+printf -- '-r bl.example\n-t 60\n' >control/rbl
