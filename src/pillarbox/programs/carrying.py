@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pillarbox.attempt import Attempt
+from pillarbox.roles.freight import Freight
 from pillarbox.roles.journey import Content, patience
 from pillarbox.smtp.sender import Phase, Sender
 
@@ -31,50 +32,24 @@ class Carrying:
     def __init__(
         self, connection: socket.socket, sender: Sender, content: Content, secure: Callable[[], Tls], most: float
     ) -> None:
-        self._socket, self._sender, self._content = connection, sender, content
-        self._secure, self._most = secure, most
-        self._tls: Tls | None = None
-        self._out = bytearray()  # on its way, in TLS's form where there is TLS
-        self._offset = 0
+        self._socket, self._sender, self._most = connection, sender, most
+        self._freight = Freight(sender, content, secure)
+        self._out = bytearray()  # on its way
         self._progress: tuple[Phase, int] | None = None
         self._deadline = 0.0
 
     def run(self) -> Attempt:
         """All of it, the farewell too, which is not waited for. The connection is the caller's to close."""
         self._socket.setblocking(False)
-        sender = self._sender
-        while (attempt := sender.attempt) is None:
+        while (attempt := self._sender.attempt) is None:
+            self._note_progress()
+            self._out += self._freight.octets()
             if self._out:
                 self._flush()
-            elif data := sender.data_to_send():
-                self._say(data)
-            elif sender.wants_content:
-                self._bring()
-            elif sender.wants_tls and self._tls is None:
-                self._tls = self._secure()
-                self._decrypted(self._tls, b"")
-            elif self._wait(select.POLLIN):
+            elif self._sender.attempt is None and self._wait(select.POLLIN):
                 self._hear()
         self._take_leave()
         return attempt
-
-    def _bring(self) -> None:
-        try:
-            block = self._content.block(self._offset)
-        except OSError:
-            self._sender.content_lost()
-            return
-        self._offset += len(block)
-        self._sender.content(block)
-        if not block or self._content.ends(self._offset):
-            self._sender.end_of_content()  # the final dot leaves with the last block
-
-    def _say(self, data: bytes) -> None:
-        if self._tls is None:
-            self._out += data
-        else:
-            self._tls.send(data)
-            self._out += self._tls.outgoing()
 
     def _flush(self) -> None:
         """All that is on its way, hearing meanwhile what the host says: who refuses may take no more."""
@@ -103,7 +78,7 @@ class Carrying:
         if not data:
             self._sender.eof()
             return
-        self._sender.receive(data if self._tls is None else self._decrypted(self._tls, data))
+        self._freight.hear(data)
 
     def _wait(self, events: int) -> int:
         """What the socket is ready for; 0: not in time, and the sender knows."""
@@ -125,30 +100,6 @@ class Carrying:
             self._deadline = time.monotonic() + patience(self._sender.phase, self._most)
 
     def _take_leave(self) -> None:
-        if self._tls is None or self._tls.established:
-            self._say(self._sender.data_to_send())
-        if self._tls is not None:
-            self._tls.close()
-            self._out += self._tls.outgoing()
+        self._out += self._freight.octets() + self._freight.farewell()
         with suppress(OSError):
             self._socket.send(self._out, socket.MSG_NOSIGNAL)
-
-    # TLS
-
-    def _decrypted(self, tls: Tls, data: bytes) -> bytes:
-        from pillarbox.net.tls import TlsFailed
-
-        fresh = not tls.established
-        try:
-            plain = tls.receive(data)
-        except TlsFailed as failure:
-            self._out += tls.outgoing()  # the alert that says why
-            if fresh:
-                self._sender.tls_failed(str(failure).encode("ascii", "replace"))
-            else:
-                self._sender.eof()
-            return b""
-        self._out += tls.outgoing()
-        if fresh and tls.established:
-            self._sender.secured()
-        return plain

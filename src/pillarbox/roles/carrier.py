@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import cast
 
 from pillarbox.attempt import Attempt
-from pillarbox.net.tls import Tls, TlsFailed
+from pillarbox.net.tls import Tls
+from pillarbox.roles.freight import Freight
 from pillarbox.roles.journey import Content, patience
 from pillarbox.smtp.sender import Phase, Sender
 
@@ -26,8 +27,8 @@ class Carrier(asyncio.Protocol):
     control/timeoutremote in seconds. `done` is called once, as soon as it is known what became of the message."""
 
     __slots__ = (
-        "_content", "_context", "_deadline", "_done", "_loop", "_name", "_offset", "_patience", "_progress", "_sender",
-        "_ticking", "_tls", "_transport", "_writable",
+        "_deadline", "_done", "_freight", "_loop", "_patience", "_progress", "_sender", "_ticking", "_transport",
+        "_writable",
     )  # fmt: skip
 
     def __init__(
@@ -40,13 +41,11 @@ class Carrier(asyncio.Protocol):
         patience: float,
         done: Callable[[Attempt], None],
     ) -> None:
-        self._loop, self._sender, self._content = loop, sender, content
-        self._context, self._name, self._patience = context, name, patience
+        self._loop, self._sender, self._patience = loop, sender, patience
+        self._freight = Freight(sender, content, lambda: Tls(context, server_name=name))
         self._done: Callable[[Attempt], None] | None = done
         self._transport: asyncio.Transport | None = None
-        self._tls: Tls | None = None
         self._writable = True
-        self._offset = 0
         self._progress: tuple[Phase, int] | None = None
         self._deadline = 0.0
         self._ticking: asyncio.TimerHandle | None = None
@@ -63,7 +62,8 @@ class Carrier(asyncio.Protocol):
 
     def go_on(self, content: Content, done: Callable[[Attempt], None]) -> None:
         """Bring another message, as the sender has been told; `done` as for the first."""
-        self._content, self._done, self._offset = content, done, 0
+        self._done = done
+        self._freight.go_on(content)
         self._go_on()
 
     def quit(self) -> None:
@@ -86,9 +86,7 @@ class Carrier(asyncio.Protocol):
         self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        if self._tls is not None:
-            data = self._decrypted(self._tls, data)
-        self._sender.receive(data)
+        self._freight.hear(data)
         self._go_on()
 
     def eof_received(self) -> bool:
@@ -116,38 +114,13 @@ class Carrier(asyncio.Protocol):
     def _go_on(self) -> None:
         """Say and bring all there is to say and bring now."""
         sender = self._sender
-        while self._writable and not sender.finished and self._transport is not None:
-            if data := sender.data_to_send():
-                self._write(data)
-            elif sender.wants_content:
-                self._bring()
-            elif sender.wants_tls and self._tls is None:
-                self._shake_hands()
-            else:
-                break
+        while self._writable and self._transport is not None and (octets := self._freight.octets()):
+            self._transport.write(octets)
         self._note_progress()
         if sender.attempt is not None:
             self._tell()
             if not sender.idle:
                 self._close()
-
-    def _bring(self) -> None:
-        try:
-            block = self._content.block(self._offset)
-        except OSError:
-            self._sender.content_lost()
-            return
-        self._offset += len(block)
-        self._sender.content(block)
-        if not block or self._content.ends(self._offset):
-            self._sender.end_of_content()  # the final dot leaves with the last block
-
-    def _write(self, data: bytes) -> None:
-        assert self._transport is not None
-        if self._tls is not None:
-            self._tls.send(data)
-            data = self._tls.outgoing()
-        self._transport.write(data)
 
     def _tell(self) -> None:
         done, self._done = self._done, None
@@ -158,36 +131,9 @@ class Carrier(asyncio.Protocol):
         """Behind the final word only our QUIT goes out, and its answer is not waited for: nothing hangs on it."""
         if self._transport is not None and not self._transport.is_closing():
             self._deadline = self._loop.time() + CLOSING_TIME
-            if self._tls is not None and self._tls.established:
-                self._tls.close()
-                self._send_outgoing(self._tls)
+            if last := self._freight.farewell():
+                self._transport.write(last)
             self._transport.close()
-
-    # TLS
-
-    def _shake_hands(self) -> None:
-        self._tls = Tls(self._context, server_name=self._name)
-        self._decrypted(self._tls, b"")
-
-    def _decrypted(self, tls: Tls, data: bytes) -> bytes:
-        fresh = not tls.established
-        try:
-            plain = tls.receive(data)
-        except TlsFailed as failure:
-            self._send_outgoing(tls)  # the alert that says why
-            if fresh:
-                self._sender.tls_failed(str(failure).encode("ascii", "replace"))
-            else:
-                self._sender.eof()
-            return b""
-        self._send_outgoing(tls)
-        if fresh and tls.established:
-            self._sender.secured()
-        return plain
-
-    def _send_outgoing(self, tls: Tls) -> None:
-        if self._transport is not None and (octets := tls.outgoing()):
-            self._transport.write(octets)
 
     # time
 
