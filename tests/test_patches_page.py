@@ -79,6 +79,8 @@ def carry_out(place: Place, block: Block) -> str:
             return at_a_terminal(place, shell)
         case ("cc",) if shutil.which("cc"):
             return place.machine.run(*shell)
+        case ("machine",):  # which systemd runs
+            return ""
         case ("run", "checker"):
             place.machine.start(*shell, log=place.log("checker"))
             until(place.at("/var/qmail/run/checker").exists, "the checker's socket")
@@ -115,6 +117,8 @@ def carry_out_all(place: Place, section: str) -> None:
 def place() -> Iterator[Place]:
     """A machine with something like a qmail, whose programs would fail, and ours in their place; our queue works for
     it."""
+    for program in ("tcpserver", "recordio", "tcprules", "mpop", "curl"):
+        peer(program)
     with a_machine(users=("joe",)) as machine:
         home = machine.directory
         named = ("/var/qmail", "/usr/local/sbin", "/usr/local/etc", "/var/lib/pillarbox")
@@ -241,6 +245,7 @@ def test_the_page_has_a_section_for_each_patch_of_the_page() -> None:
         "maildirpop3d and maildirpasswd",
         "qmail-capa-popup and qmail-capa-pop3d",
         "Without tcpserver",
+        "Under systemd",
     ]
 
 
@@ -355,6 +360,15 @@ def test_serve_does_the_same_by_itself(installed: Place) -> None:
     lists = ("--user", "tomclegg-lists@example.org:another battery staple")
     assert curl(installed, *trust, *lists, "pop3s://localhost:2995/").split()[:1] == ["1"]
     assert converse(installed, 2525, "EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<x@far.example>")[2][:3] == "250"
+
+
+def test_systemd_can_start_them_too(installed: Place) -> None:
+    units = installed.machine.directory / "etc/systemd/system"
+    units.mkdir(parents=True, exist_ok=True)
+    carry_out_all(installed, "Under systemd")
+    assert "ListenStream=25\n" in (units / "qmail-smtpd.socket").read_text()
+    assert f"ExecStart=-{installed.at('/var/qmail/bin/qmail-smtpd')}\n" in (units / "qmail-smtpd@.service").read_text()
+    assert str(installed.at("/var/qmail/bin/qmail-popup")) in (units / "qmail-pop3d@.service").read_text()
 
 
 def test_what_was_replaced_comes_back_as_it_was(installed: Place) -> None:
