@@ -185,6 +185,7 @@ def test_databytes_of_the_environment_goes_before_the_files(
     [
         (b"[127.0.0.1]", b"here.example"), (b"[0.0.0.0]", b"here.example"), (b"[IPv6:::1]", None),
         (b"[192.0.2.99]", None),
+        (b"[127.000.00.001]", b"here.example"), (b"[383.256.0.1]", b"here.example"),
         (b"[127.0.0.1", None), (b"[127.0.0.1]x", None), (b"[127.1]", None),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ logins.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ FAILURES = 20
 CHECKING = 60.0  # seconds that a checker has
 LONGEST_LINE = 65536  # octets; qmail-smtpd had no limit but memory
 _TROUBLE = 111
+_IPV4 = re.compile(rb"\[([0-9]{1,20})\.([0-9]{1,20})\.([0-9]{1,20})\.([0-9]{1,20})\]")
 _WRONG = Refusal(Status(5, 7, 8), "authorization failed")
 _NO_PIPE = Refusal(Status(4, 3, 0), "oops, unable to open pipe and I can't auth")
 _NO_CHILD = Refusal(Status(4, 3, 0), "oops, child won't start and I can't auth")
@@ -185,15 +187,8 @@ class Rename:
 
     def __call__(self, host: bytes) -> bytes:
         """Raises AddressesUnknown."""
-        if self._name is None or not host.endswith(b"]"):
-            return host
-        import ipaddress
-
-        text = host[1:-1].decode("ascii", "replace")
-        with suppress(ValueError):
-            address = ipaddress.IPv6Address(text[5:]) if text[:5].lower() == "ipv6:" else ipaddress.IPv4Address(text)
-            return self._name if str(address) in self._addresses() else host
-        return host
+        address = "" if self._name is None else _address(host)
+        return self._name if self._name is not None and address and address in self._addresses() else host
 
     def _addresses(self) -> frozenset[str]:
         if self._own is None:
@@ -204,6 +199,19 @@ class Rename:
             except OSError as problem:
                 raise AddressesUnknown(f"cannot list our addresses: {problem.strerror}") from None
         return self._own
+
+
+def _address(literal: bytes) -> str:
+    """The IP address in brackets, "" where there is none; octets of IPv4 as qmail's ip_scanbracket reads them."""
+    four = _IPV4.fullmatch(literal)
+    if four is not None:
+        return ".".join(str(int(octet) & 255) for octet in four.groups())
+    import ipaddress
+
+    six = literal.removesuffix(b"]").decode("ascii", "replace")
+    with suppress(ValueError):
+        return str(ipaddress.IPv6Address(six[6:])) if six[:6].lower() == "[ipv6:" else ""
+    return ""
 
 
 def _last_words(reply: Reply) -> int:
