@@ -96,7 +96,7 @@ def test_a_limit_that_is_enough_or_of_somebody_else_is_nobodys_business(machine:
         ("/usr/local/sbin/cmd5checkpw /usr/bin/true 2>&1", "HOST is forgotten"),
         ("mail.example.org", "HOST is forgotten"),
         ("/bin/checkpassword /bin/true x", "HOST is forgotten"),
-        ("mail.example.org /usr/bin/true /usr/bin/true", "any password is good, with ours too"),
+        ("mail.example.org /usr/bin/true /usr/bin/true", "in C any password is good, ours lets nobody in"),
         ("$AUTH", ""),
         ('"$HOST" cmd5checkpw true', ""),
     ],

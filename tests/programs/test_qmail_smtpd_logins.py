@@ -100,6 +100,8 @@ def test_cram_md5_wants_a_name_and_a_digest(home: Home, response: bytes) -> None
         ("/usr/local/sbin/cmd5checkpw", "/bin/true", "with", "words"),
         ("cat", "/bin/true", "/bin/true"),
         ("./checker", "true", "true"),
+        ("cmd5checkpw", "/usr/bin/true", "with", "words"),
+        (HOST, "true", "true"),
         ("", "/bin/true", "/bin/true"),
     ],
     ids=lambda arguments: " ".join(arguments) or "none",

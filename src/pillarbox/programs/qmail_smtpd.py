@@ -77,9 +77,12 @@ def main(arguments: list[str]) -> int:
 
 
 def understand(words: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Logins:
-    """The arguments: none is qmail-smtpd without logins, fewer than three or a first one that is no host name are a
-    mistake, which is told to the log, and no logins."""
+    """The arguments: none is qmail-smtpd without logins; fewer than three, a first one that is no host name or a
+    checker that is `true` are a mistake, which is told to the log, and no logins."""
     if len(words) >= 3:
+        if os.path.basename(words[1]) == b"true":
+            _warn(f"nobody can log in: {os.fsdecode(words[1])} is no checker: to it every password is good")
+            return Logins(b"", ())
         if not _is_program(words[0], environ):
             return Logins(words[0], tuple(words[1:]))
         _warn(f"nobody can log in: {os.fsdecode(words[0])} is a program, and this host's full name belongs there")
