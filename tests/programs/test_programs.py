@@ -35,31 +35,47 @@ def test_every_program_of_the_catalogue_is_there(name: str) -> None:
 
 
 # row: maildirmake
-def test_a_program_gets_its_arguments_as_they_are(tmp_path: Path, capsys: Captured) -> None:
+def test_a_program_gets_its_arguments_as_they_are(capsys: Captured) -> None:
     """Even those that look like ours."""
-    assert status(["run", "maildirmake", "--help", "--home"]) == 100
-    assert capsys.readouterr().err == "maildirmake: usage: maildirmake name\n"
+    assert status(["run", "splogger", "--help", "--home"]) == 100
+    assert capsys.readouterr().err == "splogger: usage: splogger [tag [facility]]\n"
 
 
 # row: maildirmake
 def test_maildirmake_makes_what_only_its_owner_can_enter(tmp_path: Path) -> None:
     made = tmp_path / "Maildir"
-    assert status(["run", "maildirmake", str(made)]) == 0
+    before = os.umask(0)
+    try:
+        assert status(["run", "maildirmake", str(made)]) == 0
+    finally:
+        os.umask(before)
     assert {file.name for file in made.iterdir()} == {"tmp", "new", "cur"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in (made, *made.iterdir())} == {0o700}
+
+
+# row: maildirmake
+def test_maildirmake_takes_one_name_and_ignores_further_ones(tmp_path: Path, capsys: Captured) -> None:
+    assert status(["run", "maildirmake"]) == 100
+    assert capsys.readouterr().err == "maildirmake: usage: maildirmake name\n"
+    assert status(["run", "maildirmake", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 # row: maildirmake
 def test_maildirmake_touches_nothing_that_is_there(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "Maildir").mkdir()
     assert status(["run", "maildirmake", str(tmp_path / "Maildir")]) == 111
-    assert capsys.readouterr().err == f"maildirmake: fatal: unable to mkdir {tmp_path}/Maildir: file exists\n"
+    assert capsys.readouterr().err == f"maildirmake: fatal: unable to mkdir {tmp_path}/Maildir: file already exists\n"
     assert list((tmp_path / "Maildir").iterdir()) == []
 
 
-def test_maildirmake_says_why_it_cannot(tmp_path: Path, capsys: Captured) -> None:
+# row: maildirmake
+def test_maildirmake_says_why_it_cannot_in_qmails_words(tmp_path: Path, capsys: Captured) -> None:
     assert status(["run", "maildirmake", str(tmp_path / "no" / "Maildir")]) == 111
-    assert capsys.readouterr().err.endswith("Maildir: no such file or directory\n")
+    assert capsys.readouterr().err.endswith("no/Maildir: file does not exist\n")
+    (tmp_path / "file").write_text("")
+    assert status(["run", "maildirmake", str(tmp_path / "file" / "Maildir")]) == 111
+    assert capsys.readouterr().err.endswith("file/Maildir: not a directory\n")
 
 
 def test_newu_compiles_the_table(qmail: Path) -> None:

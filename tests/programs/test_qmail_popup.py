@@ -175,6 +175,7 @@ def test_a_program_is_told_no_more_than_512_octets(
     tmp_path: Path, teller: list[str], surplus: int, asked: bool
 ) -> None:
     ours, theirs = socket.socketpair()
+    ours.settimeout(30)
     with ours, theirs, subprocess.Popen(
         [sys.executable, "-m", "pillarbox", "run", "qmail-popup", HOST, *teller, "0"],
         stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, cwd=tmp_path,
