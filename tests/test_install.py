@@ -290,13 +290,8 @@ def test_programs_take_the_place_of_qmails_own_and_give_it_back(installed: Place
     assert said.startswith(b"DSorry, I couldn't find any host named nowhere.invalid. (#5.1.2)") or said[:1] == b"Z"
     (running,) = (home / "bin" / ".pillarbox" / "runtime").iterdir()
     assert (running / "pillarbox" / "share" / "launcher.c").exists()
-    until(lambda: _back(installed, home), "the end of programs that other tests started")
-    assert (qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))) == (before, names)
-
-
-def _back(installed: Place, home: Path) -> bool:
     carry_out(installed, "Back to qmail's own programs")
-    return not (home / "bin" / ".pillarbox").exists()
+    assert (qmail.programs(home / "bin"), sorted(os.listdir(home / "bin"))) == (before, names)
 
 
 def test_a_newer_version_goes_over_the_old_one(installed: Place) -> None:

@@ -147,6 +147,14 @@ def test_the_memory_that_a_dry_run_asks_for_is_enough(replaced: Path, name: str,
     assert (done.status, "emory" in done.output + done.errors) == (status, False), done
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_descriptors_that_the_caller_closed_change_no_exit_status(replaced: Path, closed: str) -> None:
+    called = f'exec "$@" {closed}'
+    assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "maildirmake")).status == 100
+    home = {"PILLARBOX_HOME": "/nonexistent"}
+    assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "qmail-newu"), environ=home).status == 111
+
+
 def test_what_they_load_is_a_copy_that_only_root_can_change(replaced: Path) -> None:
     (copy,) = (replaced / "bin" / ".pillarbox" / "runtime").iterdir()
     assert loose_within(copy) is None
@@ -365,22 +373,35 @@ def test_no_other_program_and_no_other_rights(home: Path, words: list[str], said
 
 def test_a_copy_that_somebody_still_runs_from_stays_until_he_ends(ready: Path) -> None:
     assert pillarbox_command("install", "--into", ready, "--only", "qmail-queue,qmail-inject").status == 0
-    with subprocess.Popen([ready / "bin" / "qmail-queue"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as slow:
-        until(lambda: b"qmail-queue" in Path(f"/proc/{slow.pid}/cmdline").read_bytes(), "the program")
+    (ready / "link").symlink_to("bin/qmail-queue")
+    with a_program(ready, f"{ready}/link"):
         done = pillarbox_command("install", "--into", ready, "--undo")
         assert lines(done.output, "programs still run from it; say --undo again when they have ended") != []
         assert list((ready / "bin" / ".pillarbox" / "runtime").iterdir()) != []
+    assert pillarbox_command("install", "--into", ready, "--undo").status == 0
+    assert not (ready / "bin" / ".pillarbox").exists()
+
+
+@contextmanager
+def a_program(home: Path, word: str = "bin/qmail-queue") -> Iterator[subprocess.Popen[bytes]]:
+    """One that waits for a message, called by this path, as from /var/qmail."""
+    with subprocess.Popen([word], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=home) as slow:
+        until(lambda: b"-IS" in Path(f"/proc/{slow.pid}/cmdline").read_bytes(), "the program")
+        yield slow
         slow.kill()
-    until(lambda: not runtime_left(ready), "the end of the copy")
 
 
-def runtime_left(home: Path) -> bool:
-    """Other tests' programs may run just then, too."""
-    assert pillarbox_command("install", "--into", home, "--undo").status == 0
-    return (home / "bin" / ".pillarbox").exists()
+def test_an_older_copy_goes_when_nobody_runs_from_it_any_more(ready: Path) -> None:
+    assert pillarbox_command("install", "--into", ready, "--only", "qmail-queue").status == 0
+    older = ready / "bin" / ".pillarbox" / "runtime" / "0.0.9-0123456789abcdef"
+    older.mkdir()
+    with a_program(ready):
+        assert pillarbox_command("install", "--into", ready, "--only", "qmail-queue").status == 0
+        assert older.exists()
+    assert pillarbox_command("install", "--into", ready, "--only", "qmail-queue").status == 0
+    assert not older.exists()
 
 
-# row: install-writable
 def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may change what root copies here may become root."""
     for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

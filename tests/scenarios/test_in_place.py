@@ -6,6 +6,7 @@ There is no C qmail; what stands for its qmail-queue takes a message and an enve
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 from tests import qmail
 from tests.installing import NOBODY, a_qmail, pillarbox_command
 from tests.peers import peer, run
+from tests.server import until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody are root's")
 
@@ -96,3 +98,51 @@ def test_what_their_qmail_queue_says_is_told(home: Path) -> None:
         queue.write_text(before)
     assert done.returncode == 100
     assert done.stderr == b"qmail-inject: fatal: mail server permanently rejected message (#5.3.0)\n"
+
+
+def rc(home: Path) -> str:
+    """As INSTALL.boot has it for ./Maildir/, but for the directory."""
+    return f"exec env - PATH={home}/bin:/usr/bin:/bin qmail-start ./Maildir/\n"
+
+
+def test_with_all_programs_replaced_the_old_rc_starts_our_server_and_undone_all_is_as_it_was() -> None:
+    """The page's upgrade to its end: stopped, replaced, started by the same file, and back."""
+    with a_qmail() as home:
+        assert pillarbox_command("init", "--home", home).status == 0  # the users, where they are missing
+        for place in home.rglob("*"):
+            if place.lstat().st_uid in (qmail.QMAILQ, qmail.QMAILS, qmail.ALIAS):
+                mode = place.lstat().st_mode
+                os.chown(place, pwd.getpwnam("alias" if place == home / "alias" else "qmailq").pw_uid, -1)
+                place.chmod(mode & 0o7777)
+        before = qmail.programs(home / "bin")
+        assert pillarbox_command("install", "--into", home).status == 0
+        (home / "alias" / ".qmail-team").write_text("./Team/\n")
+        run(home / "bin" / "maildirmake", home / "alias" / "Team")
+        for place in (home / "alias" / "Team", *(home / "alias" / "Team").iterdir()):
+            os.chown(place, pwd.getpwnam("alias").pw_uid, -1)
+        with served(home) as log:
+            subprocess.run(
+                [home / "bin" / "qmail-inject", "-f", "ann@example.net", "team@example.org"], input=b"Subject: hi\n\n",
+                user=NOBODY, group=NOBODY, extra_groups=[], env={}, check=True, timeout=60,
+            )  # fmt: skip
+            until(lambda: "delivery 1: success: " in log.read_text(), "the delivery")
+            (message,) = (home / "alias" / "Team" / "new").iterdir()
+            assert b"Subject: hi\n" in message.read_bytes()
+            assert run(home / "bin" / "qmail-qstat").startswith(b"messages in queue: ")
+        assert pillarbox_command("install", "--into", home, "--undo").status == 0
+        assert not (home / "bin" / ".pillarbox").exists()
+        assert qmail.programs(home / "bin") == before
+
+
+@contextmanager
+def served(home: Path) -> Iterator[Path]:
+    """While the server runs that /var/qmail/rc starts; its log."""
+    (home / "rc").write_text(rc(home))
+    log = home.parent / "log"
+    with log.open("wb") as said, subprocess.Popen(["/bin/sh", home / "rc"], stdout=said, stderr=said) as serving:
+        try:
+            yield log
+            serving.terminate()
+            assert serving.wait(60) == 0
+        finally:
+            serving.kill()

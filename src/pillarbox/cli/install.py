@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pillarbox.cli import runtime, setuid
 from pillarbox.cli.home import NoHome, refuse_beside_qmail_send
-from pillarbox.cli.launchers import CannotInstall, Launcher, Programs
+from pillarbox.cli.launchers import KEPT, CannotInstall, Launcher, Programs
 from pillarbox.cli.otherwise import otherwise
 from pillarbox.cli.output import printable
 from pillarbox.cli.trust import closed_to_others, writable_by_others
@@ -94,7 +94,7 @@ def _put(asked: Asked, programs: Programs, names: Sequence[str]) -> None:
     copy = runtime.build(asked.bin)
     for name in dict.fromkeys([*names, *(name for name in programs.ours() if name in PROGRAMS)]):
         programs.put(_launcher(asked, programs, name, copy))
-    if not _somebody_runs_ours():
+    if not _somebody_runs_ours(asked.bin):
         _remove(runtime.others(asked.bin, copy))
 
 
@@ -185,7 +185,7 @@ def _taken_back(asked: Asked, programs: Programs) -> Iterator[str]:
             yield f"{file}: put back" if programs.facts(name) is not None else f"{file}: gone"
     if asked.dry_run or programs.ours():
         return
-    if _somebody_runs_ours():
+    if _somebody_runs_ours(asked.bin):
         yield f"{programs.kept}/runtime: programs still run from it; say --undo again when they have ended"
         return
     _remove(runtime.others(asked.bin, None))
@@ -203,15 +203,19 @@ def _remove(copies: Sequence[Path]) -> None:
         shutil.rmtree(copy)
 
 
-def _somebody_runs_ours() -> bool:
-    """Does a process of one of our launchers run, wherever it stands? It may still have to import something."""
-    for process in os.listdir("/proc"):
-        if process.isdigit():
-            with suppress(OSError):
-                words = Path("/proc", process, "cmdline").read_bytes().split(b"\0")
-                launched = words[1:2] == [b"-IS"] and os.fsdecode(os.path.basename(words[2])) in PROGRAMS
-                if launched or b"/.pillarbox/runtime/" in words[0]:
-                    return True
+def _somebody_runs_ours(directory: Path) -> bool:
+    """Does a process of one of the launchers there run? It may still have to import something."""
+    return any(_runs_from(directory, process) for process in os.listdir("/proc") if process.isdigit())
+
+
+def _runs_from(directory: Path, process: str) -> bool:
+    with suppress(OSError):
+        words = [os.fsdecode(word) for word in Path("/proc", process, "cmdline").read_bytes().split(b"\0")]
+        if words[0].startswith(f"{os.path.realpath(directory)}/{KEPT}/"):
+            return True
+        if words[1:2] == ["-IS"]:  # the kernel adds the launcher's path as its caller wrote it
+            script = os.path.realpath(os.path.join(os.readlink(f"/proc/{process}/cwd"), words[2]))
+            return os.path.dirname(script) == os.path.realpath(directory)
     return False
 
 

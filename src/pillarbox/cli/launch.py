@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pillarbox.programs import catalogue
 
@@ -26,10 +27,12 @@ def main() -> int:
         return 0
     try:
         status = catalogue.run(words[0], words[1:])
-        sys.stdout.flush()
+        if sys.stdout:  # None where the caller closed that descriptor
+            sys.stdout.flush()
     except BaseException as trouble:
         status = _explained(trouble)
-    sys.stderr.flush()
+    if sys.stderr:
+        sys.stderr.flush()
     os._exit(status)  # what the interpreter tidies up at its end, the kernel does at once
 
 
@@ -41,7 +44,8 @@ def _explained(trouble: BaseException) -> int:
 
         return explained(trouble)
     except (MemoryError, ImportError, OSError):
-        os.write(2, b"out of memory\n")
+        with suppress(OSError):
+            os.write(2, b"out of memory\n")
         return OUT_OF_MEMORY
 
 
