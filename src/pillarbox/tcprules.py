@@ -136,7 +136,9 @@ def keys(address: str, host: bytes | None) -> Iterator[bytes]:
 
 def spelling(address: str) -> bytes:
     """An IP address as it stands in keys; what is none stays as it is."""
+    if ":" not in address:
+        return address.encode("ascii", "replace")
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).exploded.encode("ascii")
+        return ipaddress.IPv6Address(address.partition("%")[0]).exploded.encode("ascii")
     except ValueError:
         return address.encode("ascii", "replace")

@@ -129,6 +129,13 @@ def test_submission_services_ask_no_list(tmp_path: Path) -> None:
     assert Clients(house(tmp_path, rbl=b"bl.test")).verdict("pop3", "127.0.0.2") == WELCOME
 
 
+def test_the_variable_blocks_nobody_elsewhere_either(tmp_path: Path) -> None:
+    ruled = Clients(house(tmp_path, rules={b"": b"+RBLSMTPD=-no\0"}))
+    assert ruled.verdict("submissions", "127.0.0.2") == WELCOME
+    assert ruled.verdict("pop3", "127.0.0.2") == WELCOME
+    assert ruled.verdict("smtp", "127.0.0.2") == Verdict(blocked=Refusal(Status(5, 7, 1), "no"))
+
+
 def test_a_home_without_these_files_asks_nothing(tmp_path: Path) -> None:
     asked = Clients(house(tmp_path))
     assert asked.anybody

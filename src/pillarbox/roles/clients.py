@@ -64,7 +64,7 @@ class Clients:
             return Verdict(away=f"control/tcprules: {failure.text}")
         if not rule.denied and self._sources_for(service, rule):
             return None
-        return _verdict(rule, _announced(rule))
+        return _verdict(rule, _announced(service, rule))
 
     async def look_up(self, service: str, address: str) -> Verdict:
         """The same, with what DNS knows."""
@@ -76,7 +76,7 @@ class Clients:
             return Verdict(away=f"control/tcprules: {failure.text}")
         sources = self._sources_for(service, rule)
         if rule.denied or not sources:
-            return _verdict(rule, _announced(rule))
+            return _verdict(rule, _announced(service, rule))
         return _verdict(rule, await asking.lists(sources, address))
 
     def _rule(self, address: str, host: bytes | None) -> Rule:
@@ -94,8 +94,8 @@ class Clients:
         self._resolver = Resolver([Server(*server) for server in settings.resolvers], QUESTION_TIME)
 
 
-def _announced(rule: Rule) -> Refusal | None:
-    variable = rule.value(b"RBLSMTPD")
+def _announced(service: str, rule: Rule) -> Refusal | None:
+    variable = rule.value(b"RBLSMTPD") if service == "smtp" else None
     return None if variable is None else blocklists.announced(variable)
 
 
