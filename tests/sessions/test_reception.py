@@ -269,6 +269,17 @@ def test_a_client_with_relayclient_may_send_anywhere_with_its_value_appended(suf
     assert connection.world.queued[0][0].recipients == (recipient,)
 
 
+# row: badmailfrom-in-serve
+def test_badmailfrom_is_for_clients_with_relayclient_too() -> None:
+    policy = settings(badmailfrom=frozenset((b".email-info.example",)))
+    connection = greeted(replace(facts(policy=policy), relayclient=b""))
+    heard = connection.say(b"MAIL FROM:<opt-in@mtsopt21.email-info.example>", b"MAIL FROM:<x@email-info.example>")
+    assert heard.splitlines() == [
+        b"550 5.7.1 sorry, your envelope sender is in my badmailfrom list",
+        b"250 2.1.0 ok",
+    ]
+
+
 def test_recipients_have_a_limit_and_those_before_it_get_the_message() -> None:
     connection = greeted(facts(policy=settings(maxrecipients=2)))
     heard = connection.say(MAIL[0], *[b"RCPT TO:<joe@example.org>"] * 3, b"DATA", b".")

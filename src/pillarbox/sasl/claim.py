@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Generator
 from typing import Final, NamedTuple
@@ -46,6 +45,8 @@ def claim(mechanism: bytes, credentials: Password) -> Claim:
             yield Step(_base64(credentials.login), b"username")
             yield Step(_base64(credentials.password), b"password", secret=True)
         case b"CRAM-MD5":
+            import hmac  # slow to import, and few hosts want it
+
             challenge = yield Step(b"AUTH CRAM-MD5", b"AUTH CRAM-MD5")
             digest = hmac.new(credentials.password, _decoded(challenge), "md5").hexdigest().encode()
             yield Step(_base64(credentials.login + b" " + digest), b"response", secret=True)
