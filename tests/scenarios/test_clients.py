@@ -104,6 +104,15 @@ def test_rules_that_cannot_be_read_let_nobody_in() -> None:
         assert greeted(server, "smtp", "127.0.0.3").startswith(b"220 ")
 
 
+def test_serve_says_at_its_start_that_nobody_is_let_in() -> None:
+    with a_home({"listen": listen("smtp", "pop3"), "tcprules": "tcprules/smpt.cdb\n"}) as server:
+        server.start()
+        for role in ("smtpd", "pop3d"):
+            server.await_log(
+                rf"^{role}: nobody is let in: control/tcprules: {server.home}/tcprules/smpt\.cdb: missing$"
+            )
+
+
 # row: tcprules-variables
 def test_databytes_of_a_rule_is_in_place_of_the_control_file() -> None:
     rules = '127.0.0.2:allow,DATABYTES="1000"\n127.0.0.3:allow,DATABYTES="0"\n'

@@ -52,6 +52,17 @@ class Clients:
             self._settle()
         return self._open
 
+    @property
+    def trouble(self) -> str:
+        """Why nobody is let in; "" when the table of control/tcprules can be read, or there is none."""
+        if self.anybody or self._rules is None:
+            return ""
+        try:
+            self._rules.about("")
+        except Unreadable as failure:
+            return f"control/tcprules: {failure.text}"
+        return ""
+
     def verdict(self, service: str, address: str) -> Verdict | None:
         """About a client with this IP address; None: it has to be looked up in DNS."""
         if self.anybody:

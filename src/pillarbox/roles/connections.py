@@ -76,6 +76,8 @@ class Connections:
         await self._certified()
         for listener, sock in self.house.listeners(self._role):
             self._servers.append(await self.loop.create_server(self._factory(listener), sock=sock, backlog=1024))
+        if trouble := self._clients.trouble:
+            self._log.say(f"{self._role}: nobody is let in: {trouble}", "nobody-let-in", why=trouble)
         self._control.send(Verb.READY, 0)
         sweeping = self.loop.create_task(self._sweep())
         await self._drained
