@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pillarbox.admission import QmailAdmission
 from pillarbox.sessions.effects import Effect, WriteBlock
+from pillarbox.sessions.reception import Qmail
 from pillarbox.smtp.events import Content, Event
 from pillarbox.smtp.offer import Limits
 from pillarbox.smtp.reply import Dialect
@@ -137,3 +141,38 @@ def test_any_octets_give_replies_and_nothing_else(octets: bytes, service: str) -
     for line in heard.split(b"\r\n")[:-1]:
         assert line[:3].isdigit() and line[3:4] in (b" ", b"-")
         assert line.isascii() and line.decode().isprintable()
+
+
+QMAIL = Qmail(b"mx.example.org", b"client.example", None, b"mx.example.org")
+QMAIL_FACTS = replace(
+    facts(), admission=QmailAdmission(frozenset((b"@bad.ex",)), frozenset((b"example.org",)), databytes=60),
+    mechanisms=(b"LOGIN", b"CRAM-MD5", b"PLAIN"), cleartext=True, failures=2, relayclient=None, qmail=QMAIL,
+)  # fmt: skip
+QMAIL_FRAGMENTS = st.one_of(
+    st.sampled_from(
+        [
+            b"AUTH LOGIN\r\n", b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n", b"AUTH CRAM-MD5\r\n", b"am9l\r\n", b"*\r\n",
+            b"MAIL FROM:<a@bad.ex>\r\n", b"MAIL\r\n", b"RCPT TO:<joe@example.org\r\n", b"RCPT x\\>:\"\r\n", b"DATA\r\n",
+            b".\r\n", b"\r\n", b"HELO\r\n", b"NOOP\0\r\n", b"RCPT TO:<x@[192.0.2.1]>\r\n",
+        ]
+    ),
+    st.binary(max_size=20),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(QMAIL_FRAGMENTS, max_size=12).map(b"".join), CUTS)
+def test_any_octets_give_a_session_of_qmail_smtpd_whole_lines_however_they_are_cut(
+    octets: bytes, cuts: list[int]
+) -> None:
+    heard = qmail_session([octets])
+    assert qmail_session(cut(octets, cuts)) == heard
+    for line in heard.split(b"\r\n")[:-1]:
+        assert line[:3].isdigit() and line[3:4] in (b" ", b"-")
+        assert line.isascii() and line.decode().isprintable()
+
+
+def qmail_session(pieces: list[bytes]) -> bytes:
+    connection = Connection(QMAIL_FACTS, World(), dialect=Dialect.QMAIL)
+    heard = connection.hear() + b"".join(connection.send(piece) for piece in pieces)
+    return re.sub(rb"334 PHRva2Vu[A-Za-z0-9+/=]*", b"334 challenge", heard)
