@@ -85,7 +85,7 @@ BEGUN = {
     "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
     "qmail-newmrh": Begun((), "pillarbox.control pillarbox.users dataclasses pathlib cdbx"),
     "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),
-    "qmail-pop3d": Begun(("Maildir",), f"{_POP3} pillarbox.content pillarbox.mailbox ctypes fcntl hashlib"),
+    "qmail-pop3d": Begun(("Maildir",), f"{_POP3} pillarbox.content pillarbox.mailbox ctypes fcntl"),
     "qmail-popup": Begun(("mx.example.org", "true"), f"{_POP3} pillarbox.auth fcntl threading", says=b"+OK <"),
     "qmail-queue": Begun((), _INJECTING),
     "qmail-showctl": Begun((), f"{_SETTINGS} pillarbox.routes pillarbox.routing"),

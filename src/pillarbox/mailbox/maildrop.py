@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import stat
@@ -331,4 +330,6 @@ def _base_name(message: _Message) -> bytes:
 
 
 def _digest(text: bytes) -> bytes:
+    import hashlib  # seldom needed, and a client of the program waits for it
+
     return hashlib.sha256(text).hexdigest().encode()
