@@ -91,6 +91,20 @@ def test_a_host_that_refuses_amid_the_content_and_takes_no_more_is_heard(home: P
     )
 
 
+def test_nothing_more_is_said_to_a_host_that_spoke_out_of_turn(home: Path) -> None:
+    heard: list[bytes] = []
+
+    async def late(talk: Talk) -> None:
+        await talk.reader.read(1000)
+        await talk.say(b"552 too much\r\n")
+        await asyncio.sleep(1)
+        while octets := await talk.reader.read(1 << 20):
+            heard.append(octets)
+
+    bring(home, opened(late), message=LARGE * 4, timeout=20)
+    assert not b"".join(heard).endswith((b"QUIT\r\n", b"\r\n.\r\n"))
+
+
 def test_a_host_that_hangs_up_amid_the_content_died_without_a_duplicate(home: Path) -> None:
     async def gone(talk: Talk) -> None:
         await talk.reader.read(1000)

@@ -100,6 +100,7 @@ class Carrying:
             self._deadline = time.monotonic() + patience(self._sender.phase, self._most)
 
     def _take_leave(self) -> None:
-        self._out += self._freight.octets() + self._freight.farewell()
+        if self._out:
+            return  # cut off amid something: nothing that is said behind it would be understood
         with suppress(OSError):
-            self._socket.send(self._out, socket.MSG_NOSIGNAL)
+            self._socket.send(self._freight.octets() + self._freight.farewell(), socket.MSG_NOSIGNAL)
