@@ -75,6 +75,13 @@ _SMTP = f"""{_WORDS} pillarbox.admission pillarbox.content pillarbox.control pil
     pillarbox.outcome pillarbox.routing pillarbox.sasl pillarbox.scan pillarbox.sessions pillarbox.smtp binascii
     dataclasses"""
 
+_DELIVERING = f"""{_WORDS} pillarbox.compose pillarbox.content pillarbox.delivery pillarbox.header pillarbox.mailbox
+    pillarbox.net pillarbox.outcome pillarbox.roles pillarbox.users cdbx ctypes dataclasses pathlib subprocess tempfile
+    threading"""
+_CALLING = f"""{_WORDS} {_SETTINGS} pillarbox.attempt pillarbox.content pillarbox.credentials pillarbox.net
+    pillarbox.outcome pillarbox.roles pillarbox.routes pillarbox.routing pillarbox.sasl pillarbox.sessions
+    pillarbox.smtp binascii"""
+
 BEGUN = {
     "checkpassword": Begun(("/bin/true",), f"{_CHECKING} hmac", _WRONG),
     "cmd5checkpw": Begun(("-f", "smtp.passwd", "/bin/true"), f"{_CHECKING} {_SETTINGS} hmac", _WRONG),
@@ -84,6 +91,8 @@ BEGUN = {
     "newaliases": Begun((), f"{_WORDS} {_SETTINGS} pillarbox.compose pillarbox.delivery pillarbox.users cdbx"),
     "qmail-inject": Begun(("-n",), f"{_INJECTING} pillarbox.compose pillarbox.header pillarbox.quoting"),
     "qmail-newmrh": Begun((), "pillarbox.control pillarbox.users dataclasses pathlib cdbx"),
+    "qmail-local": Begun(("-n", "joe", "/", "joe", "", "", "example.org", "", "./Maildir/"), _DELIVERING),
+    "qmail-remote": Begun(("far.example", "a@example.org", "b@far.example"), _CALLING, says=b"Z"),
     "qmail-newu": Begun((), "pillarbox.users dataclasses pathlib cdbx"),
     "qmail-pop3d": Begun(("Maildir",), f"{_POP3} pillarbox.content pillarbox.mailbox ctypes fcntl"),
     "qmail-popup": Begun(("mx.example.org", "true"), f"{_POP3} pillarbox.auth fcntl threading", says=b"+OK <"),
@@ -94,13 +103,14 @@ BEGUN = {
     "splogger": Begun((), "syslog"),
 }
 # These run for a while, or answer nobody who waits.
-PATIENT = {"checker", "qmail-start", "qmail-local", "qmail-qread", "qmail-qstat", "qmail-remote"}
+PATIENT = {"checker", "qmail-start", "qmail-qread", "qmail-qstat"}
 
 
 def begin(words: tuple[str, ...], begun: Begun, directory: Path) -> tuple[set[str], bytes]:
     """What a program imported, and what it printed."""
     (directory / "control").mkdir(exist_ok=True)
     (directory / "control" / "me").write_text("mx.example.org\n")
+    (directory / "control" / "smtproutes").write_text(":127.0.0.1:1\n")  # where nobody listens
     (directory / "smtp.passwd").write_text("joe:secret\n")
     for name in ("tmp", "new", "cur"):
         (directory / "Maildir" / name).mkdir(parents=True, exist_ok=True)
