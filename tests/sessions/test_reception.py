@@ -201,6 +201,21 @@ def test_received_shows_the_client_as_it_is_and_as_it_says() -> None:
 # policy of the envelope
 
 
+@pytest.mark.parametrize("recipient", [b"joe@example.org", b"postmaster", b"far@elsewhere.example"])
+def test_who_is_blocked_is_refused_every_recipient_and_nobody_is_asked(recipient: bytes) -> None:
+    connection = Connection(replace(facts(), blocked=Refusal(Status(5, 7, 1), "listed")))
+    heard = connection.say(b"EHLO b.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<%s>" % recipient, b"DATA")
+    assert codes(heard) == [220, 250, 250, 553, 503]
+    assert b"\r\n553 5.7.1 listed\r\n" in heard
+    assert connection.world.done == []
+
+
+def test_who_is_blocked_and_has_logged_in_is_not() -> None:
+    connection = Connection(replace(facts("submissions"), blocked=Refusal(Status(4, 7, 1), "not now")))
+    heard = connection.say(b"EHLO laptop", LOGIN, b"MAIL FROM:<joe@example.org>", b"RCPT TO:<joe@example.org>")
+    assert codes(heard) == [220, 250, 235, 250, 250]
+
+
 def test_a_sender_in_badmailfrom_is_refused() -> None:
     connection = greeted(facts(policy=settings(badmailfrom=frozenset((b"a@b.example",)))))
     assert connection.say(MAIL[0]) == b"550 5.7.1 sorry, your envelope sender is in my badmailfrom list\r\n"
