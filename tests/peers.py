@@ -13,6 +13,7 @@ import pytest
 
 # Debian's packages, where the name is not the program's.
 PACKAGES = {"getmail": "getmail6", "smtp-source": "postfix", "smtp-sink": "postfix", "setpriv": "util-linux"}
+PACKAGES |= {"cdb": "tinycdb", "ip": "iproute2"}
 PACKAGES |= dict.fromkeys(("supervise", "svc", "multilog"), "daemontools")
 PACKAGES |= dict.fromkeys(("tcpserver", "tcprules", "tcprulescheck", "recordio", "rblsmtpd"), "ucspi-tcp")
 PACKAGES |= dict.fromkeys(("runsv", "sv", "svlogd"), "runit")

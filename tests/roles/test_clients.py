@@ -47,7 +47,7 @@ other.test. A 127.0.0.5
 
 # In a network of its own: a name server on port 53, and rblsmtpd for each line of options and address.
 ASK = """
-ip link set lo up
+"$5" link set lo up
 "$1" -d -c "$2" 2>/dev/null & server=$!
 trap 'kill $server' EXIT
 for _ in 1 2 3 4 5 6 7 8 9; do [ -e "$3" ] && break; sleep 0.3; done
@@ -90,7 +90,7 @@ def rblsmtpd(directory: Path, asked: list[tuple[str, str]]) -> list[str]:
     if os.getuid() != 0 or subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode:
         pytest.skip("needs root, and leave to unshare the network")
     configuration = configured(directory, ZONE, 53)
-    programs = [peer("nsd"), str(configuration), str(directory / "pid"), peer("rblsmtpd")]
+    programs = [peer("nsd"), str(configuration), str(directory / "pid"), peer("rblsmtpd"), peer("ip")]
     command = ["unshare", "-n", "sh", "-euc", ASK, "sh", *programs]
     lines = "".join(f"{address} {options}\n" for address, options in asked)
     done = subprocess.run(command, input=lines.encode(), capture_output=True, timeout=60)

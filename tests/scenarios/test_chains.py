@@ -238,7 +238,7 @@ def test_joe_lists_and_joe_log_in_by_the_page_s_line(mailboxes: Mailboxes) -> No
 
 
 PAGE = """
-ip link set lo up
+"$3" link set lo up
 tcpserver -vRl mx.example.org 0 pop3 \\
   qmail-popup mx.example.org \\
   maildirpop3d qmail-pop3d Maildir &
@@ -264,7 +264,7 @@ def test_the_page_s_line_word_for_word(mailboxes: Mailboxes) -> None:
     people, place = mailboxes
     path = f"{place}/bin:{Path(peer('tcpserver')).parent}:{os.defpath}:/usr/sbin:/sbin"
     done = subprocess.run(
-        [*people.within("unshare", "-n"), "sh", "-uc", PAGE, "sh", everybody(), READ],
+        [*people.within("unshare", "-n"), "sh", "-uc", PAGE, "sh", everybody(), READ, peer("ip")],
         env={"PATH": path, "LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60,
     )  # fmt: skip
     assert done.stdout == b"Subject: Maildir-lists\n\nhello\n\n", done.stderr.decode()
