@@ -30,6 +30,9 @@ def home() -> Iterator[Path]:
         maildir.make(bytes(place / "Maildir"))
         give(place)
         yield place
+        for name in ("new", "cur"):  # what nobody may enter a plain user cannot remove
+            with suppress(FileNotFoundError):
+                (place / "Maildir" / name).chmod(0o700)
 
 
 def give(place: Path) -> None:
