@@ -18,7 +18,7 @@ from pillarbox.smtp.receiver import Receiver
 from tests.peers import peer, run
 from tests.programs.calling import Ended, call
 from tests.programs.smtpd import PATIENCE, PROGRAM, Home, connect, ends
-from tests.server import until
+from tests.server import until, unused_port
 
 GREETING = b"220 mx.example.org ESMTP\r\n"
 UNREADABLE = b"421 unable to read controls (#4.3.0)\r\n"
@@ -239,8 +239,7 @@ def test_who_is_who_stands_in_the_environment(home: Home, environ: dict[str, str
 # row: smtpd-socket-activation
 def test_under_systemds_sockets_the_client_is_known(home: Home) -> None:
     activate = peer("systemd-socket-activate")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = unused_port()
     variables = [f"--setenv={name}={value}" for name, value in home.environ().items()]
     process = subprocess.Popen(
         [activate, "--accept", "--inetd", f"--listen=127.0.0.1:{port}", *variables, *PROGRAM, "qmail-smtpd"],
