@@ -7,11 +7,13 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import pillarbox
+from tests import etc
 from tests.nameserver import nameserver
 from tests.programs.remotely import WIRE, bring, control, home, run
 from tests.roles.hosts import good, hosts, says
@@ -93,6 +95,32 @@ def test_a_control_file_that_cannot_be_read_sends_nothing_another_way(home: Path
     (home / "control" / file).mkdir()
     report = asyncio.run(run(home, "127.0.0.9", "", "joe@far.example"))
     assert report == b"ZUnable to read control files. (#4.3.0)\n\0"
+
+
+# row: remote-readable
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    ("group", "report"),
+    [
+        (60701, b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n\0"),
+        (60702, b"ZUnable to read control files. (#4.3.0)\n\0"),
+    ],
+)
+def test_routes_with_passwords_need_be_readable_for_qmail_remotes_group_alone(group: int, report: bytes) -> None:
+    python, source = etc.everybody(), str(Path(pillarbox.__file__).parent.parent)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "control").mkdir()
+        control(directory, me="mx.example.org\n", smtproutes=":127.0.0.9:1 foo bar\n")
+        os.chown(directory / "control" / "smtproutes", 0, 60701)
+        (directory / "control" / "smtproutes").chmod(0o640)
+        done = subprocess.run(
+            [python, "-m", "pillarbox", "run", "qmail-remote", "far.example", "a", "b"], stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=60, cwd="/", user=60703, group=group, extra_groups=(),
+            env={"PATH": os.defpath, "PILLARBOX_HOME": name, "PYTHONPATH": source},
+        )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, report, b"")
 
 
 # row: remote-texts
