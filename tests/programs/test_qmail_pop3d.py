@@ -14,7 +14,7 @@ import pytest
 
 from pillarbox.mailbox import maildir
 from pillarbox.mailbox.maildrop import Maildrop
-from pillarbox.programs import qmail_pop3d
+from pillarbox.programs import qmail_pop3d, qmail_popup
 from pillarbox.sessions.effects import SendContent
 from tests.programs.calling import Ended
 from tests.tcpserver import NOBODY, a_place
@@ -265,3 +265,9 @@ def test_half_a_message_does_not_look_like_a_whole_one(
             mailbox.execute(SendContent(1, None, b"+OK \r\n"))
     said = capfd.readouterr().out
     assert said.startswith("+OK \r\nline\r\n") and "\r\n.\r\n" not in said
+
+
+# row: popup-exit, pop3d-hangup
+def test_patience_is_qmails() -> None:
+    """RFC 1939 section 3 wants ten minutes at least; qmail has given twenty."""
+    assert qmail_pop3d.PATIENCE == qmail_popup.PATIENCE == 1200
