@@ -139,6 +139,8 @@ def test_one_that_cannot_start_ends_with_the_status_for_later(ready: Path) -> No
         ("qmail-showctl", [], 0),
         ("qmail-remote", ["nowhere.invalid", "a@example.org", "b@nowhere.invalid"], 0),
         ("maildirmake", [], 100),
+        ("qmail-smtpd", [], 1),  # the client is gone
+        ("qmail-popup", ["mail.example.org", "true"], 1),
     ],
 )
 def test_the_memory_that_a_dry_run_asks_for_is_enough(replaced: Path, name: str, words: list[str], status: int) -> None:
@@ -451,6 +453,10 @@ def test_an_interpreter_that_users_cannot_run_is_refused(
     monkeypatch.setattr(sys, "_base_executable", str(tmp_path / "private"))
     with pytest.raises(CannotInstall, match="private: other users cannot run it"):
         runtime.refuse_unsafe()
+    before = qmail.programs(home / "bin")
+    with pytest.raises(CannotInstall, match="private: other users cannot run it"):
+        install.install(home)
+    assert qmail.programs(home / "bin") == before
 
 
 def test_the_libraries_are_those_of_the_project() -> None:
