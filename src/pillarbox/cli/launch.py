@@ -15,10 +15,13 @@ from contextlib import suppress
 from pillarbox.programs import catalogue
 
 OUT_OF_MEMORY = 111
+NO_DESCRIPTORS = 111
+_STREAMS = ("stdin", "stdout", "stderr")
 
 
 def main() -> int:
     """Carry out the command line; the exit status."""
+    complete_descriptors()
     words = program(sys.argv)
     if words is None:
         from pillarbox.cli.main import main
@@ -27,13 +30,34 @@ def main() -> int:
         return 0
     try:
         status = catalogue.run(words[0], words[1:])
-        if sys.stdout:  # None where the caller closed that descriptor
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BaseException as trouble:
         status = _explained(trouble)
-    if sys.stderr:
-        sys.stderr.flush()
+    sys.stderr.flush()
     os._exit(status)  # what the interpreter tidies up at its end, the kernel does at once
+
+
+def complete_descriptors() -> None:
+    """Whoever started us may have closed descriptors 0 to 2; they are /dev/null then, for us and for what we start, as
+    the C library has it under a set-uid bit. Else the next file that is opened would be one of them, and hear our
+    warnings or be what a program that we start reads; and a print to a sys.stderr that is None goes to sys.stdout, the
+    client. Reading from 0 still fails, as from one that is closed: nothing to read would be an empty message."""
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            try:
+                _open_nothing(number)
+            except OSError:
+                os._exit(NO_DESCRIPTORS)  # there is nowhere to say why
+            setattr(sys, _STREAMS[number], os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _open_nothing(number: int) -> None:
+    opened = os.open(os.devnull, os.O_RDWR if number else os.O_WRONLY)
+    if opened == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(opened, number)
+        os.close(opened)
 
 
 def _explained(trouble: BaseException) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from pillarbox.roles import auth, places, pop3d, queue, remote, smtpd, spawn
 from pillarbox.roles import users as users_role
 from pillarbox.roles.connections import IMPLICIT_TLS
 from pillarbox.roles.house import PASSWORDS, House
-from pillarbox.roles.log import STANDARD_ERROR, Log
+from pillarbox.roles.log import Log
 from pillarbox.roles.process import raise_descriptor_limit
 from pillarbox.roles.supervisor import Moment, Run, Supervisor
 from pillarbox.status import Failure, Status
@@ -52,7 +51,6 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     classic = delivery is not None
     received = activation.handed(os.environ, os.getpid())
     systemd = Notifier.taken(os.environ)
-    _open_standard()
     for line in create(home):
         print(line, flush=True)
     lock = Lock(home)
@@ -91,15 +89,6 @@ def serve(home: Path, delivery: bytes | None = None) -> int:
     status = Supervisor(house, _roles(house), log, announce).run()
     lock.release()
     return status
-
-
-def _open_standard() -> None:
-    """Whoever started us may have closed descriptors 0 to 2. None of our files may become one of them: the log goes
-    to 2."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
-        pass
-    os.close(descriptor)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
 
 
 def _roles(house: House) -> list[tuple[str, Run, int]]:
