@@ -172,6 +172,37 @@ def test_a_message_that_was_not_taken_whole_is_not_queued_whatever_the_program_s
     assert result.status == 54
 
 
+# row: smtpd-qmail-queue-codes
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 0",
+        "exec <&-; exit 0",
+        "cat >/dev/null; exit 0",
+        "cat <&1 >/dev/null; exit 0",
+        "head -c 10 >/dev/null; cat <&1 >/dev/null; exit 0",
+        "cat >/dev/null; dd bs=1 count=30 <&1 >/dev/null 2>&1; exit 0",  # all but the end
+    ],
+)
+def test_what_was_left_in_the_pipe_was_not_taken(home: Home, script: str) -> None:
+    assert answer(home, script) == b"451 qq read error (#4.3.0)\r\n"
+
+
+def test_what_was_taken_to_the_last_octet_is_queued(home: Home) -> None:
+    assert answer(home, "cat >/dev/null; dd bs=1 count=31 <&1 >/dev/null 2>&1; exit 0").startswith(b"250 ok ")
+    assert answer(home, "cat <&1 >/dev/null; cat >/dev/null; exit 0").startswith(b"250 ok ")
+
+
+def test_one_that_hears_only_the_envelope_holds_nobody_up(home: Home) -> None:
+    """It closes the message, of which more comes than a pipe holds, and waits for the envelope's end."""
+    injection = elsewhere.Injection(os.fsencode(home.program("half", "#!/bin/sh\nexec 0<&-\ncat <&1 >&2\nexit 31\n")))
+    began = time.monotonic()
+    for _ in range(20):
+        injection.write(b"x" * 100_000)
+    assert injection.finish(Envelope(b"", (b"joe@example.org",))).status == 31
+    assert time.monotonic() - began < 30
+
+
 def test_the_program_finds_no_descriptor_of_ours(home: Home) -> None:
     queue = home.program("looks", f"#!/bin/sh\nls /proc/$$/fd >{home.asked}\n{READ}\n")
     with home.serving(environ={"QMAILQUEUE": str(queue)}) as server, connect(server) as client:

@@ -2,7 +2,7 @@
 and the envelope on descriptor 1, and its exit status says what became of it (qmail-queue(8), qmail.c).
 
 The rule that must stay true: an envelope whose message was not written whole never gets its end, and a 0 counts only
-when all of both was taken.
+when all of both was taken: a pipe holds 64 KiB that nobody ever reads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import select
+import sys
 from contextlib import suppress
 
 from pillarbox.envelope import Envelope
@@ -81,6 +82,7 @@ class Injection:
         """Raises OSError where there are no pipes or processes; a program that cannot be run is told by `finish`."""
         self._theirs: list[int] = []
         self._ours: list[int] = []
+        self._left: list[int] = []
         try:
             message, envelope = (self._pipe(backwards=False) for _ in range(2))
             self._said = self._pipe(backwards=True)
@@ -115,7 +117,9 @@ class Injection:
     def _outcome(self) -> Result:
         status = self._status(PATIENCE)
         said = self._words() if status == CUSTOM else b""
+        whole = self._whole and not any(map(_unread, self._left))
         self._close(self._ours)
+        self._close(self._left)
         if status is None:
             return Result(TIMED_OUT, text(TIMED_OUT))
         if status < 0:
@@ -123,7 +127,7 @@ class Injection:
         if said[:1] in (b"D", b"Z"):
             words = said[1:].decode("ascii", "replace")
             return Result(REFUSED if said.startswith(b"D") else REFUSED_FOR_NOW, words)
-        if not status and not self._whole:
+        if not status and not whole:
             status = UNREADABLE
         return Result(status, text(status)) if status else Result(0, "", self._pid)  # what qmail's programs call `qp`
 
@@ -155,6 +159,10 @@ class Injection:
             self._whole = False  # its status says why it would not hear the end
 
     def _end(self, descriptor: int) -> None:
+        """No more of this. The other end is opened to see afterwards whether anything was left in the pipe; no earlier,
+        for it would keep writes waiting for a program that has closed its own. Without /proc nobody can see."""
+        with suppress(OSError):
+            self._left.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         self._ours.remove(descriptor)
         os.close(descriptor)
 
@@ -185,3 +193,10 @@ class Injection:
     def _close(descriptors: list[int]) -> None:
         while descriptors:
             os.close(descriptors.pop())
+
+
+def _unread(descriptor: int) -> int:
+    """Octets that are in a pipe."""
+    from termios import FIONREAD
+
+    return int.from_bytes(fcntl.ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder)
