@@ -17,6 +17,7 @@ import pytest
 import pillarbox
 from pillarbox.auth import checkpassword, hashes
 from pillarbox.programs import become, maildirpop3d
+from tests.etc import everybody
 from tests.people import People, some_people
 
 SOURCE = str(Path(pillarbox.__file__).parent.parent)
@@ -64,16 +65,18 @@ class Machine(NamedTuple):
         *more: str,
         said: bytes | None = None,
         words: list[str] | None = None,
+        caller: str = "",
     ) -> Ended:
-        """Run it as qmail-popup does, with `said` or these on descriptor 3."""
+        """Run it as qmail-popup does, with `said` or these on descriptor 3. `caller`: by another user than root."""
         octets = b"%s\0%s\0%s\0" % (login, password, STAMP) if said is None else said
         file = self.people.place / "said"
         file.write_bytes(octets)
-        program = [sys.executable, "-W", "error", "-m", "pillarbox", "run", "maildirpop3d"]
+        program = [everybody() if caller else sys.executable, "-W", "error", "-m", "pillarbox", "run", "maildirpop3d"]
         line = [*program, *(words if words is not None else [self.pop3d, "Maildir", *more])]
         environ = {"PATH": f"{self.people.place}/bin:{os.defpath}", "PYTHONPATH": SOURCE, "TCPREMOTEIP": "192.0.2.7"}
+        command = ["sh", "-euc", 'said=$1; shift; exec "$@" 3<"$said"', "sh", str(file), *line]
         done = subprocess.run(
-            self.people.within("sh", "-euc", 'said=$1; shift; exec "$@" 3<"$said"', "sh", str(file), *line),
+            self.people.as_user(caller, *command) if caller else self.people.within(*command),
             input=b"QUIT\n", capture_output=True, timeout=60, env=environ,
         )  # fmt: skip
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -240,13 +243,25 @@ def test_passwd_is_read_with_the_users_rights_and_no_others(machine: Machine) ->
     mailbox(machine, "roots", DES)
     os.chown(file, 0, 0)
     done = machine.run(b"joe-roots")
-    assert done == Ended(111, "", f"maildirpop3d: fatal: unable to read {file}: permission denied\n")
+    assert done == Ended(1, "", f"maildirpop3d: fatal: unable to read {file}: permission denied\n")
 
 
-def test_trouble_is_111_and_one_line(machine: Machine) -> None:
+# row: maildirpop3d-refused
+def test_a_user_whose_home_is_missing_is_told_from_nobody_by_the_log_alone(machine: Machine) -> None:
     assert machine.run(b"ghost-lists") == Ended(
-        111, "", "maildirpop3d: fatal: unable to enter the home directory: no such file or directory\n"
+        1, "", "maildirpop3d: fatal: unable to enter the home directory: no such file or directory\n"
     )
+    assert machine.run(b"nobodyshere-lists") == Ended(1, "", "")
+
+
+def test_who_may_not_become_the_user_names_none(machine: Machine) -> None:
+    done = machine.run(b"joe-lists", caller="ghost")
+    uid, _gid = machine.people.ids("joe")
+    assert done == Ended(1, "", f"maildirpop3d: fatal: unable to become uid {uid}: operation not permitted\n")
+    assert machine.run(b"nobodyshere-lists", caller="ghost") == Ended(1, "", "")
+
+
+def test_trouble_behind_the_right_password_is_111_and_one_line(machine: Machine) -> None:
     done = machine.run(b"joe-lists", words=["/nowhere/qmail-pop3d", "Maildir"])
     assert done == Ended(
         111, "", "maildirpop3d: fatal: unable to run /nowhere/qmail-pop3d: no such file or directory\n"

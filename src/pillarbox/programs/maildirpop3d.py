@@ -4,7 +4,8 @@ patches). It stands between qmail-popup and qmail-pop3d, where checkpassword wou
 joe-lists is ~joe/MAILDIR-lists, whose password is in the file passwd there; joe himself is left to CHECKPASSWORD. The
 rules that must stay true: the first of joe-foo-bar, joe-foo, joe that is a user decides, whatever becomes of the rest;
 nothing of a user's is read before this process is that user; and whether it is the user, the mailbox or the password
-that is not there can be told neither from the answer nor from the time it takes.
+that is not there can be told neither from the answer nor from the time it takes. So trouble with one user (no home, a
+passwd file that he may not read) is 1 as well, and the log says why: callers tell their clients of 111 something else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ CHECKPASSWORD = "checkpassword"  # looked for in PATH
 
 
 def main(arguments: list[str]) -> int:
-    """1 wrong password or no such mailbox, 2 called wrongly, 111 trouble; else it becomes the next program."""
+    """1 wrong password, no such mailbox or none that can be used, 2 called wrongly, 111 trouble whoever logs in; else
+    it becomes the next program."""
     if len(arguments) < 2:
         return descriptor_3.misused(NAME, f"usage: {NAME} qmail-pop3d Maildir [ checkpassword [ arg ... ] ]")
     pop3d, base, *checker = arguments
@@ -59,25 +61,24 @@ def _ask_checker(asked: Asked, argv: Sequence[str]) -> int:
 
 def _log_in(asked: Asked, found: FirstUser | None, pop3d: str, base: bytes) -> int:
     """Into a mailbox with a password of its own; `found` is None where the name is nobody's."""
-    status, directory, stored = 0, b"", None
+    directory, stored = b"", None
     if found is not None and found.user.uid != 0 and extension.allowed(found.ext):
         directory = extension.maildir(base, found.ext)
-        status = become.enter(NAME, found.user)
-        if not status:
-            status, stored = _stored(found.user.home, directory)
+        if not become.enter(NAME, found.user):
+            stored = _stored(found.user.home, directory)
     if not hashes.matches_crypt(stored, asked.second):
-        return status or WRONG
+        return WRONG
     return become.give_way(NAME, [pop3d, os.fsdecode(directory)])
 
 
-def _stored(home: bytes, directory: bytes) -> tuple[int, bytes | None]:
-    """(0, the hash in the mailbox's passwd file, None where there is none); (status, None) with a line that says why
-    when there should be one."""
+def _stored(home: bytes, directory: bytes) -> bytes | None:
+    """The hash in the mailbox's passwd file; None where there is none, with a line that says why when there should be
+    one."""
     file = printable(os.path.join(home, directory, extension.PASSWD))
     try:
-        return 0, extension.read(directory)
+        return extension.read(directory)
     except extension.UnusablePasswd as failure:
         print(f"{NAME}: warning: nobody logs in by {file}: {failure.text}", file=sys.stderr)
-        return WRONG, None
     except OSError as problem:
-        return diagnosis.fatal(NAME, f"unable to read {file}", problem), None
+        diagnosis.fatal(NAME, f"unable to read {file}", problem)
+    return None
