@@ -107,6 +107,13 @@ def test_a_forgotten_host_name_is_found(arguments: str, word: str) -> None:
     assert [word in one for one in found] == ([True] if word else [])
 
 
+def test_true_under_another_name_is_found(tmp_path: Path) -> None:
+    (tmp_path / "checks").symlink_to("/usr/bin/true")
+    (line,) = of(f"exec tcpserver 0 25 {SMTPD} mail.example.org {tmp_path}/checks /usr/bin/true\n")
+    (found,) = runlines.judge(line, OURS)
+    assert found.endswith("checks for a checker: in C any password is good, ours lets nobody in")
+
+
 @pytest.mark.parametrize(
     ("line", "as_root"),
     [

@@ -118,6 +118,42 @@ def test_without_three_arguments_or_with_the_host_name_forgotten_nobody_gets_in(
     assert said.errors.startswith("qmail-smtpd: warning: nobody can log in: " if arguments else "")
 
 
+# row: auth-arguments
+@pytest.mark.parametrize("target", ["/bin/true", "other", "bin/true"])
+def test_true_is_no_checker_under_another_name_either(home: Home, target: str) -> None:
+    """A link to it, over another link, by path and by PATH, also where `true` itself is a link to a program of many."""
+    (home.place / "bin").mkdir()
+    (home.place / "bin" / "true").symlink_to("/bin/sh")
+    (home.place / "other").symlink_to("/usr/bin/true")
+    checker = home.place / "checks"
+    checker.symlink_to(target)
+    for word, path in ((str(checker), os.defpath), ("checks", f"/nowhere:{home.place}:{os.defpath}")):
+        words = [HOST.encode(), word.encode(), b"/bin/true"]
+        assert understand(words, {b"PATH": path.encode()}) == Logins(b"", ())
+    said = smtpd(home, LOGIN + b"\r\nQUIT\r\n", HOST, checker, "/bin/true")
+    assert lines(said)[0] == UNAVAILABLE
+    assert said.errors == (
+        f"qmail-smtpd: warning: nobody can log in: {checker} is no checker: to it every password is good\n"
+    )
+
+
+def test_a_link_to_a_checker_is_one(home: Home) -> None:
+    """Also one of the program that `true` is a link to."""
+    (home.place / "true").symlink_to(home.checker)
+    for name, target in (("a", home.checker), ("b", "a"), ("loop", "loop")):
+        (home.place / name).symlink_to(target)
+        word = os.fsencode(home.place / name)
+        assert understand([b"mail.example.org", word, b"true"], os.environb) == Logins(
+            b"mail.example.org", (word, b"true")
+        )
+
+
+def test_a_directory_of_path_makes_no_program_of_a_host(home: Home) -> None:
+    (home.place / "mail.example.org").mkdir()
+    environ = {b"PATH": os.fsencode(home.place)}
+    assert understand([b"mail.example.org", b"a", b"b"], environ) == Logins(b"mail.example.org", (b"a", b"b"))
+
+
 def test_a_name_that_is_no_program_is_a_host() -> None:
     words = [b"mail.example.org", b"cmd5checkpw", b"/bin/true", b"more"]
     assert understand(words, os.environb) == Logins(b"mail.example.org", (b"cmd5checkpw", b"/bin/true", b"more"))

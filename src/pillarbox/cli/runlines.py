@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pillarbox.programs import lookup
+
 PLACES = (
     "service/*/run",
     "etc/service/*/run",
@@ -39,7 +41,6 @@ _TCPSERVERS_USER = re.compile(r"-[1XpPhHrRoOdDqQv]*[uU]")
 _OPERATORS = frozenset(";|&()\n")
 _USER = re.compile(r"^User=(?!root$|0$)", re.MULTILINE)
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_ANYBODY = ("true", "/bin/true", "/usr/bin/true")
 # Who of the words of a run line becomes another user before the program starts.
 _CHANGES_USER = frozenset({"setuidgid", "envuidgid", "s6-setuidgid", "setpriv", "su", "sudo", "runuser", "setpidgid"})
 _CHECKERS = ("checkpassword", "maildirpop3d", "checkpw", "cmd5checkpw", "vchkpw")
@@ -126,7 +127,7 @@ def _smtpd(line: RunLine, arguments: Sequence[str]) -> Iterator[str]:
             f"{line.where}: qmail-smtpd without HOST CHECKER PROGRAM: where HOST is forgotten the C program takes any "
             "password, and whoever knows can send anywhere; ours lets nobody log in"
         )
-    elif arguments[1] in _ANYBODY:
+    elif lookup.is_true(os.fsencode(arguments[1]), os.defpath.encode()):
         checker = arguments[1]
         yield f"{line.where}: qmail-smtpd has {checker} for a checker: in C any password is good, ours lets nobody in"
 

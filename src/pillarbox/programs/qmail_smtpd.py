@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pillarbox.credentials import Credentials, Identity
-from pillarbox.programs import client, other_queue, smtpd_settings, whereabouts
+from pillarbox.programs import client, lookup, other_queue, smtpd_settings, whereabouts
 from pillarbox.programs.conversation import TimedOut, converse, send
 from pillarbox.programs.drafts import Drafts
 from pillarbox.programs.smtpd_settings import Controls, Unreadable
@@ -78,25 +78,19 @@ def main(arguments: list[str]) -> int:
 
 def understand(words: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Logins:
     """The arguments: none is qmail-smtpd without logins; fewer than three, a first one that is no host name or a
-    checker that is `true` are a mistake, which is told to the log, and no logins."""
+    checker that is `true`, under whatever name, are a mistake, which is told to the log, and no logins."""
+    path = environ.get(b"PATH", os.defpath.encode())
     if len(words) >= 3:
-        if os.path.basename(words[1]) == b"true":
+        if lookup.is_true(words[1], path):
             _warn(f"nobody can log in: {os.fsdecode(words[1])} is no checker: to it every password is good")
             return Logins(b"", ())
-        if not _is_program(words[0], environ):
+        # Would execvp find it? No host has the name of a program of this machine.
+        if words[0] and lookup.found(words[0], path) is None:
             return Logins(words[0], tuple(words[1:]))
         _warn(f"nobody can log in: {os.fsdecode(words[0])} is a program, and this host's full name belongs there")
     elif words:
         _warn(f"nobody can log in: usage: {NAME} HOST CHECKER PROGRAM [ARGUMENT ...]")
     return Logins(b"", ())
-
-
-def _is_program(word: bytes, environ: Mapping[bytes, bytes]) -> bool:
-    """Would execvp find it? No host has the name of a program of this machine."""
-    if b"/" in word or not word:
-        return True
-    places = environ.get(b"PATH", os.defpath.encode()).split(b":")
-    return any(os.access(os.path.join(place, word), os.X_OK) for place in places if place)
 
 
 def _talk(controls: Controls, logins: Logins, drafts: Drafts, environ: Mapping[bytes, bytes]) -> int:
