@@ -93,9 +93,9 @@ def test_a_limit_that_is_enough_or_of_somebody_else_is_nobodys_business(machine:
         ("", ""),
         ("mail.example.org /usr/local/sbin/cmd5checkpw /usr/bin/true", ""),
         ("mail.example.org cmd5checkpw true extra words 2>&1 | logger", ""),
-        ("/usr/local/sbin/cmd5checkpw /usr/bin/true 2>&1", "HOST is forgotten"),
-        ("mail.example.org", "HOST is forgotten"),
-        ("/bin/checkpassword /bin/true x", "HOST is forgotten"),
+        ("/usr/local/sbin/cmd5checkpw /usr/bin/true 2>&1", "qmail-smtpd wants HOST CHECKER PROGRAM"),
+        ("mail.example.org", "qmail-smtpd wants HOST CHECKER PROGRAM"),
+        ("/bin/checkpassword /bin/true x", "qmail-smtpd wants HOST CHECKER PROGRAM"),
         ("mail.example.org /usr/bin/true /usr/bin/true", "in C any password is good, ours lets nobody in"),
         ("$AUTH", ""),
         ('"$HOST" cmd5checkpw true', ""),
@@ -190,3 +190,28 @@ def test_routes_and_control_files_are_looked_at_and_no_password_is_shown(machine
     assert any("/var/qmail/control/smtproutes: holds passwords, and everybody can read it" in line for line in found)
     assert any(line.startswith("/var/qmail/control/databytes") for line in found)
     assert found[-1] == "/var/qmail/control: no program of Pillarbox reads badrcptto"
+
+
+def test_who_lets_the_queue_be_replaced_hears_what_that_means(machine: Path) -> None:
+    home, programs = machine / "var/qmail", machine / "var/qmail/bin"
+    found = list(otherwise(home, programs, {"qmail-queue", "qmail-smtpd", "qmail-pop3d"}, machine))
+    assert found == [
+        f"{programs}/qmail-queue: is for Pillarbox's own server, which must run; to stay with qmail-send: "
+        "--undo, then --only qmail-smtpd,qmail-pop3d"
+    ]
+    assert list(otherwise(home, programs, {"qmail-smtpd"}, machine)) == []
+
+
+def test_a_checker_without_a_set_uid_bit_needs_somebody_to_ask(tmp_path: Path) -> None:
+    (line,) = otherwise(None, tmp_path, {"cmd5checkpw"}, tmp_path)
+    assert line == (
+        f"{tmp_path}/cmd5checkpw: where its user may not read its file it asks `pillarbox run checker`; "
+        "--setuid OWNER gives it a set-uid bit instead"
+    )
+    theirs = tmp_path / "cmd5checkpw"
+    theirs.write_text("the C program, which is about to be replaced\n")
+    theirs.chmod(0o4755)
+    assert list(otherwise(None, tmp_path, {"cmd5checkpw"}, tmp_path)) == [line]
+    theirs.write_text("#!/bin/sh\n# Put here by pillarbox install\n")
+    theirs.chmod(0o4755)
+    assert list(otherwise(None, tmp_path, {"cmd5checkpw"}, tmp_path)) == []

@@ -254,7 +254,8 @@ def maildrop(person0: Link, person: bytes) -> str:
     person0.send(Verb.MAILDROP, 0, person, b"", descriptors=[theirs.detach()])
     person0.flush()
     answer = asked(Link(ours, MAY_SAY["maildrop", "pop3d"]), Verb.OPEN)
-    return answer.verb.name if answer is not None else "closed"
+    # It says no at once and closes; whoever asks slowly finds nobody there any more.
+    return answer.verb.name if answer is not None else Verb.REFUSED.name
 
 
 def delivery(person0: Link, person: bytes) -> str:

@@ -6,10 +6,12 @@ The rule that must stay true: no line shows a password, nor a word that may be o
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from pillarbox.cli import relays, runlines
+from pillarbox.cli.launchers import Programs
 from pillarbox.cli.output import printable
 from pillarbox.cli.runlines import RunLine
 from pillarbox.control import table
@@ -17,6 +19,7 @@ from pillarbox.tcprules import UNDERSTOOD, Rules, Unreadable
 
 # What qmail-smtpd and the programs behind it read of the environment that a rule can set.
 _READ = {*UNDERSTOOD, b"QMAILQUEUE", b"TCPLOCALHOST", b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPREMOTEIP"}
+_WITHOUT_QUEUE = ("qmail-smtpd", "qmail-remote", "qmail-popup", "qmail-pop3d")
 _RULES = re.compile(r"-[1XUpPhHrRoOdDqQv]*x(.*)", re.ASCII | re.DOTALL)
 
 
@@ -33,8 +36,25 @@ def otherwise(home: Path | None, programs: Path, names: Collection[str], root: P
             yield from runlines.elsewhere(line, programs, names)
     if "qmail-smtpd" in names:
         yield from _rules(commands, root)
+    if "qmail-queue" in names and home is not None:
+        others = ",".join(name for name in _WITHOUT_QUEUE if name in names)
+        yield (
+            f"{programs}/qmail-queue: is for Pillarbox's own server, which must run; to stay with qmail-send: "
+            f"--undo, then --only {others}"
+        )
+    if "cmd5checkpw" in names and not _has_rights(Programs(programs), "cmd5checkpw"):
+        yield (
+            f"{programs}/cmd5checkpw: where its user may not read its file it asks `pillarbox run checker`; "
+            "--setuid OWNER gives it a set-uid bit instead"
+        )
     if home is not None:
         yield from _control(home, names)
+
+
+def _has_rights(programs: Programs, name: str) -> bool:
+    """Ours, with a set-uid bit: a program of somebody else is about to be replaced."""
+    facts = programs.facts(name)
+    return facts is not None and bool(facts.st_mode & stat.S_ISUID) and programs.is_ours(name)
 
 
 def _rules(commands: Sequence[RunLine], root: Path) -> Iterator[str]:

@@ -124,8 +124,9 @@ def _smtpd(line: RunLine, arguments: Sequence[str]) -> Iterator[str]:
         return
     if len(arguments) < 3 or "/" in arguments[0]:
         yield (
-            f"{line.where}: qmail-smtpd without HOST CHECKER PROGRAM: where HOST is forgotten the C program takes any "
-            "password, and whoever knows can send anywhere; ours lets nobody log in"
+            f"{line.where}: qmail-smtpd wants HOST CHECKER PROGRAM, as in: qmail-smtpd mail.example.org "
+            "/usr/local/sbin/cmd5checkpw /usr/bin/true; without HOST the C program takes any password and is an open "
+            "relay, ours lets nobody log in"
         )
     elif lookup.is_true(os.fsencode(arguments[1]), os.defpath.encode()):
         checker = arguments[1]
