@@ -117,8 +117,16 @@ def test_one_that_came_after_ours_is_worth_a_note(home: Path) -> None:
 
 def test_the_queue_of_a_qmail_is_none_of_our_servers_business(home: Path) -> None:
     """Its files belong to several users, and must keep to."""
-    (home / "run").mkdir()
+    (home / "run").mkdir()  # the checker does that
+    assert inplace.is_qmail_sends(home)
+    (home / "control" / "listen").write_text("smtp 127.0.0.1:2525\n")
     assert about(home, "queue/") == []
+    assert not inplace.is_qmail_sends(home)
+
+
+def test_a_home_that_our_server_has_run_in_is_looked_at_as_its_own(home: Path) -> None:
+    (home / "run").mkdir()
+    (home / "run" / "inject").touch()
     assert not inplace.is_qmail_sends(home)
 
 

@@ -34,6 +34,12 @@ def put(home: Path, text: str, mode: int = 0o755) -> Path:
     return file
 
 
+def served(home: Path) -> None:
+    """Our server has run there, and is away."""
+    (home / "run").mkdir()
+    (home / "run" / "inject").touch()
+
+
 @contextmanager
 def qmail_send(home: Path) -> Iterator[None]:
     """It has nothing else that others could see of it."""
@@ -61,7 +67,7 @@ def test_a_qmail_keeps_its_queue_whether_qmail_send_runs_or_is_stopped_for_a_mom
 
 
 def test_where_our_server_was_set_up_it_gets_the_mail_unless_qmail_send_runs_there(home: Path) -> None:
-    (home / "run").mkdir()
+    served(home)
     assert asked(home) is None
     with qmail_send(home):
         assert asked(home) == os.fsencode(home / "bin" / "qmail-queue")

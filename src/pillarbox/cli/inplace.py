@@ -13,14 +13,17 @@ from pillarbox.cli.launchers import KEPT, Programs
 from pillarbox.cli.shell import quoted
 from pillarbox.cli.trust import loose_within, writable_by_others
 from pillarbox.control.table import Settings
+from pillarbox.programs.other_queue import SOCKET
 
 OF_QMAIL_SEND = frozenset({"bounce", "info", "intd", "local", "lock", "mess", "pid", "remote", "todo"})
 """What lies in the queue of a qmail, and is nothing of ours."""
 
 
 def is_qmail_sends(home: Path) -> bool:
-    """Is it the home of a qmail that never was one of Pillarbox?"""
-    return (home / "queue" / "lock" / "sendmutex").exists() and not (home / "run").is_dir()
+    """Is it the home of a qmail that never was one of Pillarbox? Such a one was told by `init` where to listen, or was
+    served: run/ alone may be there for the checker."""
+    ours = (home / "control" / "listen").exists() or (home / SOCKET).exists()
+    return (home / "queue" / "lock" / "sendmutex").exists() and not ours
 
 
 def of_qmail(home: Path, settings: Settings) -> Iterator[Finding]:
