@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import select
-import sys
 from contextlib import suppress
 
 from pillarbox.envelope import Envelope
@@ -195,8 +194,8 @@ class Injection:
             os.close(descriptors.pop())
 
 
-def _unread(descriptor: int) -> int:
-    """Octets that are in a pipe."""
-    from termios import FIONREAD
-
-    return int.from_bytes(fcntl.ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder)
+def _unread(descriptor: int) -> bool:
+    """Is anything in this pipe? Nobody can write into it any more, and one that is empty says so alone (POLLHUP)."""
+    looking = select.poll()
+    looking.register(descriptor, select.POLLIN)
+    return any(events & select.POLLIN for _, events in looking.poll(0))
