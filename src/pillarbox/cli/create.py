@@ -167,7 +167,7 @@ def _alias(alias: Path, me: str) -> Iterator[str]:
             _put(file, f"&{target}@localhost\n".encode("ascii"))
             made.append(file.name)
     if made:
-        yield f"created alias/ {' '.join(made)}: mail for postmaster and root of this machine goes to the first account"
+        yield f"created alias/{made[-1]} and others: what programs here write to root goes to the first account"
 
 
 def _close_routes(file: Path, settings: Settings, reader: User) -> Iterator[str]:
