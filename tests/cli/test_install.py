@@ -404,6 +404,64 @@ def test_an_older_copy_goes_when_nobody_runs_from_it_any_more(ready: Path) -> No
     assert not older.exists()
 
 
+def planted(home: Path) -> Path:
+    """The copy that the next installation will look for, with a line that was not there when it was built."""
+    (copy,) = (home / "bin" / ".pillarbox" / "runtime").iterdir()
+    for file in (copy / "pillarbox" / "cli").rglob("launch*"):
+        file.unlink()
+    (copy / "pillarbox" / "cli" / "launch.py").write_text("raise SystemExit(77)\n")
+    (copy / "sitecustomize.py").write_text("raise SystemExit(77)\n")
+    return copy
+
+
+# row: install-writable
+def test_a_copy_that_is_there_is_never_trusted_but_built_anew(ready: Path) -> None:
+    """It bears the name of what it should hold; whoever once could write there may have put something else into it,
+    and the directories above may be root's again."""
+    shutil.copytree(ready / "bin" / ".pillarbox" / "runtime", ready / "copied", symlinks=True)
+    shutil.rmtree(ready / "bin" / ".pillarbox" / "runtime")
+    (ready / "copied").rename(ready / "bin" / ".pillarbox" / "runtime")
+    copy = planted(ready)
+    os.chown(copy, NOBODY, NOBODY)
+    assert pillarbox_command("install", "--into", ready, "--only", "maildirmake").status == 0
+    assert run(ready / "bin" / "maildirmake") == (100, "", "maildirmake: usage: maildirmake name\n")
+    assert not (copy / "sitecustomize.py").exists()
+    assert (copy.stat().st_uid, loose_within(copy), list(copy.parent.iterdir())) == (0, None, [copy])
+
+
+def test_a_link_in_the_place_of_a_copy_goes_and_what_it_leads_to_stays(home: Path, ready: Path) -> None:
+    (copy,) = (ready / "bin" / ".pillarbox" / "runtime").iterdir()
+    copy.rename(ready / "mine")
+    copy.symlink_to(ready / "mine")
+    assert pillarbox_command("install", "--into", ready, "--only", "maildirmake").status == 0
+    assert copy.is_dir() and not copy.is_symlink()
+    assert (ready / "mine" / "pillarbox").is_dir()
+
+
+# row: install-writable
+@pytest.mark.parametrize("name", [".pillarbox", ".pillarbox/runtime", ".pillarbox/replaced", ".pillarbox/older"])
+@pytest.mark.parametrize("how", ["nobody's", "writable", "sticky", "link"])
+@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--undo"]], ids=" ".join)
+def test_what_is_kept_where_others_could_write_is_neither_run_nor_put_back(
+    home: Path, name: str, how: str, words: list[str]
+) -> None:
+    there = home / "bin" / name
+    there.mkdir(parents=True)
+    if how == "nobody's":
+        os.chown(there, NOBODY, NOBODY)
+    elif how == "link":
+        there.rename(home / "elsewhere")
+        there.symlink_to(home / "elsewhere")
+    else:
+        there.chmod(0o1777 if how == "sticky" else 0o777)
+    before = qmail.programs(home / "bin")
+    done = pillarbox_command("install", "--into", home, "--only", "maildirmake", *words)
+    assert (done.status, done.output, len(done.errors.splitlines())) == (100, "", 1)
+    said = "no directory of an installation's; look at it" if how == "link" else "others than root may write there"
+    assert done.errors.startswith(f"pillarbox: {there}: {said}")
+    assert qmail.programs(home / "bin") == before
+
+
 def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may change what root copies here may become root."""
     for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

@@ -66,6 +66,7 @@ def install(
     _refuse_place(asked)
     runtime.refuse_unsafe()
     programs = Programs(asked.bin)
+    programs.refuse_loose()
     names, held_back = _chosen(asked)
     if not dry_run:
         with programs.alone():
@@ -83,6 +84,7 @@ def undo(into: Path, only: Sequence[str] = (), *, dry_run: bool = False) -> int:
     _refuse_names(asked.only)
     _refuse_place(asked)
     programs = Programs(asked.bin)
+    programs.refuse_loose()
     with programs.alone():
         for line in _taken_back(asked, programs):
             print(printable(line))

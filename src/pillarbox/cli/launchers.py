@@ -16,11 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pillarbox.cli.trust import loose
 from pillarbox.programs.other_queue import LAUNCHER
 from pillarbox.status import Failure, Status
 from pillarbox.users.replace import sync_directory, write_all
 
 KEPT = ".pillarbox"
+_INSIDE = ("runtime", "replaced", "older")
 _LARGEST = 16 << 20  # octets of a compiled launcher
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -83,8 +85,24 @@ class Programs:
             return os.lstat(self.directory / name)
         return None
 
+    def refuse_loose(self) -> None:
+        """Raises CannotInstall when what is kept lies where others than root could have put something of theirs: root
+        would run it, or put it back. OSError."""
+        for directory in (self.kept, *(self.kept / name for name in _INSIDE)):
+            facts = _lstat(directory)
+            if facts is None:
+                continue
+            if not stat.S_ISDIR(facts.st_mode):
+                raise CannotInstall(f"{directory}: no directory of an installation's; look at it, and move it away")
+            if loose(directory, facts) or facts.st_mode & stat.S_IWOTH:
+                raise CannotInstall(
+                    f"{directory}: others than root may write there, and root would run what lies there; move it away, "
+                    f"or if all in it is as it was: chown -h root {directory}; chmod go-w {directory}"
+                )
+
     def put(self, launcher: Launcher) -> None:
         """Put a launcher in its place, and keep what was there. Raises CannotInstall, OSError."""
+        self.refuse_loose()
         if not self.kept.is_dir():
             self.kept.mkdir(mode=0o755)
             sync_directory(self.directory)
@@ -97,7 +115,9 @@ class Programs:
         sync_directory(self.directory)
 
     def take_back(self, name: str) -> bool:
-        """What was there before ours came. False: what stands there now is neither, and stays. Raises OSError."""
+        """What was there before ours came. False: what stands there now is neither, and stays. Raises CannotInstall,
+        OSError."""
+        self.refuse_loose()
         target, kept = self.directory / name, self._replaced / name
         there, old = self.facts(name), _lstat(kept)
         if old is None:

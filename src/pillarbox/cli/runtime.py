@@ -2,7 +2,8 @@
 
 Launchers start it with the interpreter's -I and -S: no variable, no directory of the caller's and no other package of
 the machine has a say in what they load. The copy has its name only when it is whole and on disk, and the name says what
-is in it, so that a newer version comes beside it and running programs keep theirs.
+is in it, so that a newer version comes beside it and running programs keep theirs. One that is there already is never
+trusted: each installation builds its own and puts it in that one's place at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pillarbox
 from pillarbox.cli.launchers import KEPT, CannotInstall, Launcher
 from pillarbox.cli.shell import quoted
 from pillarbox.cli.trust import closed_to_others, loose, loose_within, writable_by_others
-from pillarbox.mailbox.durable import sync_file_system
+from pillarbox.mailbox.durable import exchange, sync_file_system
 from pillarbox.programs.other_queue import LAUNCHER
 from pillarbox.users.replace import sync_directory
 
@@ -83,14 +84,13 @@ def refuse_unsafe() -> None:
 
 
 def build(into: Path) -> Path:
-    """A copy in into/KEPT/runtime, or the one that is there already. Raises CannotInstall, OSError."""
+    """A copy in into/KEPT/runtime, in the place of one of this name: what was compiled there can be compared with
+    nothing. Nobody else may write in into/KEPT (Programs.refuse_loose). Raises CannotInstall, OSError."""
     files = _files()
     shelf = into / KEPT / "runtime"
     built = shelf / _name(files)
-    if built.is_dir():
-        return built
     fresh = shelf / ".next"
-    shutil.rmtree(fresh, ignore_errors=True)
+    _remove(fresh)
     umask = os.umask(0o022)
     try:
         fresh.mkdir(parents=True)
@@ -101,9 +101,29 @@ def build(into: Path) -> Path:
             _environment(fresh)
     finally:
         os.umask(umask)
-    os.rename(fresh, built)
+    _put_in_place(fresh, built)
     sync_directory(shelf)
+    for replaced in (fresh, fresh.with_name(".older")):
+        _remove(replaced)
     return built
+
+
+def _put_in_place(fresh: Path, built: Path) -> None:
+    """Then `fresh` is what was there, if there was something. Programs that start meanwhile find one or the other, but
+    on a file system that cannot exchange names. Raises OSError."""
+    if os.path.lexists(built) and not exchange(fresh, built):
+        older = fresh.with_name(".older")
+        _remove(older)
+        os.rename(built, older)
+    if not os.path.lexists(built):
+        os.rename(fresh, built)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def others(into: Path, keep: Path | None) -> list[Path]:

@@ -1,6 +1,8 @@
-"""What Linux can do for a mailbox and Python's os module cannot: syncfs(2), and a rename that never replaces.
+"""What Linux can do for a mailbox and Python's os module cannot: syncfs(2), and renames that never replace or that
+exchange.
 
-Names are relative to open directories, so a directory that is moved or replaced meanwhile changes nothing.
+`rename_without_replacing` takes names relative to open directories, so a directory that is moved or replaced meanwhile
+changes nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import ctypes
 import errno
 import os
 from functools import cache
+from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_RENAME_NOREPLACE = 1  # linux/fs.h
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
+_AT_FDCWD = -100  # linux/fcntl.h
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})  # what file systems without the flag answer
 
 
@@ -41,6 +45,19 @@ def rename_without_replacing(source: int, name: bytes, target: int, new_name: by
             raise problem
     os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     os.unlink(name, dir_fd=source)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give each of two things, which are there, the other's name at once. False: that is not possible there. Raises
+    OSError."""
+    if _renameat2 is None:
+        return False
+    if _renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    problem = _last_error(os.fsencode(other))
+    if problem.errno not in _CANNOT:
+        raise problem
+    return False
 
 
 def _last_error(name: bytes | None = None) -> OSError:
