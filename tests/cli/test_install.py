@@ -157,6 +157,12 @@ def test_descriptors_that_the_caller_closed_change_no_exit_status(replaced: Path
     assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "qmail-newu"), environ=home).status == 111
 
 
+def test_a_warning_with_descriptor_2_closed_is_nothing_that_a_client_hears(replaced: Path) -> None:
+    called = 'printf "QUIT\\r\\n" | "$@" a b 2>&-'
+    done = run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "qmail-smtpd"))
+    assert (done.status, [line[:4] for line in done.output.splitlines()]) == (0, ["220 ", "221 "])
+
+
 def test_what_they_load_is_a_copy_that_only_root_can_change(replaced: Path) -> None:
     (copy,) = (replaced / "bin" / ".pillarbox" / "runtime").iterdir()
     assert loose_within(copy) is None
