@@ -20,6 +20,7 @@ from pillarbox.programs import checking
 from pillarbox.programs.checking import NoAnswer, NoChecker
 from pillarbox.roles import checker
 from tests.etc import everybody
+from tests.people import some_people
 from tests.programs.asking import OURS, SOURCE, ask
 from tests.programs.calling import Ended
 from tests.server import a_home, until
@@ -108,10 +109,13 @@ def test_who_is_not_allowed_hears_nothing_and_is_named_once(home: Path) -> None:
 
 @needs_root
 def test_it_becomes_the_owner_of_the_file_and_has_no_other_rights(home: Path) -> None:
+    """Not the file's group either: `chown smtppasswd FILE` leaves that root's."""
+    os.chown(home / "smtp.passwd", DAEMON.pw_uid, 0)
     with running(home, "-u", "nobody") as process:
         status = Path(f"/proc/{process.pid}/status").read_text()
     for line in (
         f"Uid:\t{DAEMON.pw_uid}\t{DAEMON.pw_uid}\t{DAEMON.pw_uid}",
+        f"Gid:\t{DAEMON.pw_gid}\t{DAEMON.pw_gid}\t{DAEMON.pw_gid}",
         "Groups:\t \n",
         "CapEff:\t0000000000000000",
     ):
@@ -128,6 +132,19 @@ def test_the_file_of_root_is_not_answered_about(home: Path) -> None:
         f"checker: fatal: {home}/smtp.passwd: belongs to root, and nothing that answers others should be root: "
         f"useradd -r smtppasswd; chown smtppasswd {home}/smtp.passwd\n"
     )
+
+
+@needs_root
+def test_a_file_of_nobody_or_of_somebody_in_roots_group_is_not_answered_about(home: Path) -> None:
+    file = home / "smtp.passwd"
+    with some_people("pauper") as people:
+        subprocess.run(people.within("usermod", "-g", "0", "pauper"), check=True)
+        poor = "its owner pauper is in root's group: groupadd -r pauper; usermod -g pauper pauper"
+        nobodys = "belongs to uid 61877, and there is no such user: useradd -r smtppasswd; chown smtppasswd"
+        for uid, why in ((people.ids("pauper")[0], poor), (61_877, f"{nobodys} {file}")):
+            os.chown(file, uid, 0)
+            ended = ask(None, command=people.within(*OURS, "checker"), environ={"PILLARBOX_HOME": str(home)})
+            assert (ended.status, ended.errors) == (111, f"checker: fatal: {file}: {why}\n")
 
 
 def test_a_second_one_does_not_take_the_place_of_the_first(home: Path) -> None:

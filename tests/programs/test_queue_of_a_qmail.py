@@ -4,6 +4,7 @@ their mail reaches the qmail-send that works there all the same."""
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,6 @@ from tests.server import until
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: only root can be other users")
 
 QMAILD = 61_002
-PASSWORDS = 61_010
 QUEUE = '#!/bin/sh\ncat >>"{heard}"\ncat <&1 >>"{heard}"\n'
 MESSAGE = b"HELO x\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nSubject: hi\r\n\r\n.\r\nQUIT\r\n"
 
@@ -67,7 +67,7 @@ def qmail_send(home: Path, gid: int = qmail.QMAIL) -> Iterator[None]:
 def checker(home: Path) -> Iterator[None]:
     file = home / "control" / "smtp.passwd"
     file.write_text("joe:secret\n")
-    os.chown(file, PASSWORDS, PASSWORDS)
+    os.chown(file, pwd.getpwnam("daemon").pw_uid, -1)
     file.chmod(0o400)
     with open(home / "log", "wb") as log:
         command = [everybody(), "-m", "pillarbox", "run", "checker", "-f", str(file), "-u", "daemon"]

@@ -8,6 +8,7 @@ qmaild) may ask. `serve` answers there itself where control/checkerusers says so
 from __future__ import annotations
 
 import os
+import pwd
 import selectors
 import socket
 import sys
@@ -71,15 +72,26 @@ def _read(arguments: list[str]) -> tuple[Path | None, list[str]]:
 
 
 def _owner(file: Path) -> Ids:
-    """Whom the file belongs to: nobody whom it would be a pity to have broken into. Raises CannotStart."""
+    """Whom the file belongs to, with his own group and never the file's, which is root's after a mere chown: nobody
+    whom it would be a pity to have broken into. Raises CannotStart."""
     try:
         facts = file.stat()
     except OSError as problem:
         raise CannotStart(f"{file}: {problem.strerror}") from None
-    if os.getuid() == 0 and facts.st_uid == 0:
+    if os.getuid() != 0:
+        return Ids(facts.st_uid, os.getgid())
+    if facts.st_uid == 0:
         remedy = f"useradd -r smtppasswd; chown smtppasswd {file}"
         raise CannotStart(f"{file}: belongs to root, and nothing that answers others should be root: {remedy}")
-    return Ids(facts.st_uid, facts.st_gid)
+    try:
+        user = pwd.getpwuid(facts.st_uid)
+    except KeyError:
+        remedy = f"useradd -r smtppasswd; chown smtppasswd {file}"
+        raise CannotStart(f"{file}: belongs to uid {facts.st_uid}, and there is no such user: {remedy}") from None
+    if user.pw_gid == 0:
+        remedy = f"groupadd -r {user.pw_name}; usermod -g {user.pw_name} {user.pw_name}"
+        raise CannotStart(f"{file}: its owner {user.pw_name} is in root's group: {remedy}")
+    return Ids(user.pw_uid, user.pw_gid)
 
 
 def _socket(home: Path) -> socket.socket:
