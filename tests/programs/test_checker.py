@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pillarbox.net import listening
 from pillarbox.programs import checking
 from pillarbox.programs.checking import NoAnswer, NoChecker
 from pillarbox.roles import checker
+from pillarbox.roles.log import Log
 from tests.etc import everybody
 from tests.people import some_people
 from tests.programs.asking import OURS, SOURCE, ask
@@ -205,31 +209,95 @@ def test_who_says_nothing_is_cut_off_and_holds_nobody_up(home: Path) -> None:
             sock.close()
 
 
-def test_no_more_callers_at_once_than_there_is_room_for(home: Path) -> None:
+def test_those_who_are_silent_keep_nobody_out(home: Path) -> None:
     with running(home, "-u", allowed()):
-        silent = [socket.socket(socket.AF_UNIX) for _ in range(checker.CALLERS)]
-        for sock in silent:
-            sock.connect(str(home / "run" / "checker"))
-        with pytest.raises(NoAnswer):
-            checking.ask(str(home), b"joe\0secret\0\0")
+        silent = [_connected(home) for _ in range(checker.CALLERS + 10)]
+        began = time.monotonic()
+        for _ in range(10):
+            assert checking.ask(str(home), b"joe\0secret\0\0") == 0
+        assert time.monotonic() - began < checker.SILENCE
+        assert silent[0].recv(1) == b"", "the longest silent had to go"
         for sock in silent:
             sock.close()
-        until(lambda: _answers(home), "an answer when there is room again")
 
 
-def _answers(home: Path) -> bool:
-    with suppress(NoAnswer):
-        return checking.ask(str(home), b"joe\0secret\0\0") == 0
-    return False
+def test_one_who_had_to_go_may_speak_at_that_moment(home: Path) -> None:
+    ready: dict[socket.socket, Callable[[], None]] = {}
+    sock = listening.unix(home / "socket", 0o600)
+    told = checker.Checker(
+        sock, home / "smtp.passwd", [os.getuid()], Log("checker", as_json=False), watch=ready.__setitem__,
+        unwatch=ready.__delitem__,
+    )  # fmt: skip
+    callers = [socket.socket(socket.AF_UNIX) for _ in range(checker.CALLERS + 1)]
+    for caller in callers[:-1]:
+        caller.connect(str(home / "socket"))
+        ready[sock]()
+    longest_silent = list(ready.values())[1]
+    callers[-1].connect(str(home / "socket"))
+    ready[sock]()
+    longest_silent()
+    for caller in callers:
+        caller.close()
+    told.close()
+    sock.close()
 
 
-def test_questions_are_bounded_over_time() -> None:
-    bucket = checker._Bucket(at=1000.0)
-    assert [bucket.take(1000.0) for _ in range(201)] == [True] * 200 + [False]
-    assert not bucket.take(1000.04)
-    assert bucket.take(1000.06)
-    assert not bucket.take(1000.06)
-    assert [bucket.take(9000.0) for _ in range(201)] == [True] * 200 + [False]
+def test_who_guesses_waits_and_who_is_right_does_not_wait_for_him(home: Path) -> None:
+    """Everybody who asks for a client of the network is qmaild."""
+    guesses = int(checker.REFUSALS[1]) + 100
+    with running(home, "-u", allowed()):
+        guessing = [_connected(home, b"joe\0wrong\0\0") for _ in range(guesses)]
+        assert checking.ask(str(home), b"joe\0secret\0\0") == 0
+        assert select.select([guessing[-1]], [], [], 0)[0] == [], "his turn has not come"
+        assert [sock.recv(1) for sock in guessing] == [b"\x01"] * guesses, "nobody hears that it cannot be said"
+        for sock in guessing:
+            sock.close()
+
+
+def test_who_hangs_up_on_his_answer_gets_no_more_guesses(home: Path) -> None:
+    """When a place is free again goes by what was asked, not by who still listens."""
+    log = Log("checker", as_json=False)
+    ready: dict[socket.socket, Callable[[], None]] = {}
+    sock = listening.unix(home / "socket", 0o600)
+    told = checker.Checker(
+        sock, home / "smtp.passwd", [os.getuid()], log, watch=ready.__setitem__, unwatch=ready.__delitem__
+    )
+    asked = 0
+    while sock in ready and asked < 1000:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(home / "socket"))
+            caller.send(b"joe\0wrong\0\0")
+            caller.shutdown(socket.SHUT_WR)
+            ready[sock]()
+            while others := [each for each in ready if each is not sock]:
+                ready[others[0]]()
+        asked += 1
+    assert checker.REFUSALS[1] + checker.WAITING <= asked < 900
+    told._refusals.full = 2.0
+    told.look()
+    assert sock in ready, "two answers went out, and there is room for the next"
+    told.close()
+    assert not ready
+    sock.close()
+
+
+def _connected(home: Path, octets: bytes = b"") -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(str(home / "run" / "checker"))
+    if octets:
+        sock.sendall(octets)
+        sock.shutdown(socket.SHUT_WR)
+    return sock
+
+
+def test_answers_are_bounded_over_time() -> None:
+    line = checker._Line(20.0, 200.0, at=1000.0)
+    assert [line.take(1000.0) for _ in range(201)] == [True] * 200 + [False]
+    assert not line.take(1000.04)
+    assert line.take(1000.06)
+    assert not line.take(1000.06)
+    assert [line.take(9000.0) for _ in range(201)] == [True] * 200 + [False]
 
 
 def test_systemd_may_hand_over_the_socket(home: Path) -> None:

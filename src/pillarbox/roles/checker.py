@@ -1,9 +1,10 @@
 """The checker's socket run/checker: programs that may not read control/smtppasswd ask there what they were asked on
 descriptor 3, and hear the exit status that cmd5checkpw would have.
 
-Answered by `pillarbox run checker`, or by the auth role. The rule that must stay true: the kernel says who asks, only
-those who are allowed are answered, and none of them can hold up the others: callers, octets, time and questions are
-bounded.
+Answered by `pillarbox run checker`, or by the auth role. The rules that must stay true: the kernel says who asks, and
+only those who are allowed are answered; callers, octets, time and questions are bounded. All who ask for clients of the
+network do it as one user, so there is no share for each: nobody is turned away, but waits, and who guesses waits for
+guessers. Right answers have a rate of their own; who hangs up before his answer keeps his place until it is due.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import pwd
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,10 +26,11 @@ from pillarbox.auth.checkpassword import MISUSED, MOST_SAID, TROUBLE, WRONG, Not
 from pillarbox.roles.log import Log
 from pillarbox.status import Failure
 
-CALLERS = 64  # at once
+CALLERS = 64  # at once who have not yet asked; for another one the longest silent goes
 SILENCE = 5.0  # seconds that a caller has to ask: a program has its whole question before it connects
-RATE = 20.0  # questions in a second, over time
-BURST = 200.0  # and at once
+WAITING = 300  # callers whose answers are not due; with so many the next wait to be let in
+REFUSALS = (20.0, 200.0)  # answers in a second, over time, and at once: guesses
+CONSENTS = (100.0, 500.0)
 TURNED_AWAY = 100  # users of whom it is said once that they are not answered
 
 
@@ -37,19 +41,33 @@ class _Caller:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """How many questions may be answered just now."""
+class _Line:
+    """Answers of one kind, in turn: `rate` in a second over time, and `burst` at once."""
 
-    full: float = BURST
+    rate: float
+    burst: float
     at: float = field(default_factory=time.monotonic)
+    full: float = field(init=False)
+    waiting: deque[tuple[socket.socket, bytes]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.full = self.burst
 
     def take(self, now: float) -> bool:
-        self.full = min(BURST, self.full + (now - self.at) * RATE)
+        """May one go out now?"""
+        self.full = min(self.burst, self.full + (now - self.at) * self.rate)
         self.at = now
         if self.full < 1:
             return False
         self.full -= 1
         return True
+
+    def move(self, now: float) -> None:
+        """Say all that is due."""
+        while self.waiting and self.take(now):
+            sock, answer = self.waiting.popleft()
+            with sock, suppress(OSError):  # nobody waits for it any more
+                sock.send(answer)
 
 
 class Checker:
@@ -70,22 +88,38 @@ class Checker:
         self._listening, self._log = listening, log
         self._watch, self._unwatch = watch, unwatch
         self._callers: dict[socket.socket, _Caller] = {}
-        self._bucket = _Bucket()
+        self._refusals, self._consents = _Line(*REFUSALS), _Line(*CONSENTS)
+        self._open = True  # new callers are let in
         self._strangers: set[int] = set()
         watch(listening, self._arrived)
 
     def close(self) -> None:
         """No further answers."""
-        self._unwatch(self._listening)
+        if self._open:
+            self._unwatch(self._listening)
         for sock in list(self._callers):
             self._drop(sock)
+        for line in (self._refusals, self._consents):
+            while line.waiting:
+                line.waiting.pop()[0].close()
 
     def look(self) -> None:
-        """Cut off those who are silent. To be called every second or so."""
+        """Say what is due, and cut off those who are silent. To be called every second or so."""
         now = time.monotonic()
+        self._move(now)
         for sock, caller in list(self._callers.items()):
             if now - caller.since > SILENCE:
                 self._drop(sock)
+
+    def _move(self, now: float) -> None:
+        for line in (self._refusals, self._consents):
+            line.move(now)
+        room = len(self._refusals.waiting) + len(self._consents.waiting) < WAITING
+        if room and not self._open:
+            self._watch(self._listening, self._arrived)
+        elif self._open and not room:
+            self._unwatch(self._listening)
+        self._open = room
 
     def _arrived(self) -> None:
         try:
@@ -95,9 +129,10 @@ class Checker:
         uid = _uid(sock)
         if uid not in self.uids:
             self._turn_away(uid)
-        if uid not in self.uids or len(self._callers) >= CALLERS:
             sock.close()
             return
+        if len(self._callers) >= CALLERS:
+            self._drop(next(iter(self._callers)))  # who means to ask has asked before so many others came
         sock.setblocking(False)
         self._callers[sock] = _Caller(time.monotonic())
         self._watch(sock, partial(self._readable, sock))
@@ -109,7 +144,9 @@ class Checker:
             self._log.say(line, "warning", uid=uid, why="not in control/checkerusers")
 
     def _readable(self, sock: socket.socket) -> None:
-        caller = self._callers[sock]
+        caller = self._callers.get(sock)
+        if caller is None:  # he had to go just before we heard him
+            return
         try:
             octets = sock.recv(MOST_SAID + 1 - len(caller.octets))
         except BlockingIOError:
@@ -120,16 +157,13 @@ class Checker:
         caller.octets += octets
         if octets and len(caller.octets) <= MOST_SAID:
             return
-        try:
-            sock.send(bytes([self._answer(caller.octets)]))
-        except OSError:
-            pass  # nobody waits for it any more
-        finally:
-            self._drop(sock)
+        self._forget(sock)
+        status = self._answer(caller.octets)
+        line = self._refusals if status else self._consents
+        line.waiting.append((sock, bytes([status])))
+        self._move(time.monotonic())
 
     def _answer(self, octets: bytes) -> int:
-        if not self._bucket.take(time.monotonic()):
-            return TROUBLE
         try:
             asked = checkpassword.parse(octets)
             return 0 if smtppasswd.right(smtppasswd.read(self.file), asked) else WRONG
@@ -146,9 +180,12 @@ class Checker:
         self._log.say(f"checker: warning: {why}", "warning", why=why)
 
     def _drop(self, sock: socket.socket) -> None:
+        self._forget(sock)
+        sock.close()
+
+    def _forget(self, sock: socket.socket) -> None:
         del self._callers[sock]
         self._unwatch(sock)
-        sock.close()
 
 
 def uids(names: Iterable[str], log: Log) -> frozenset[int]:

@@ -80,7 +80,8 @@ class Exchange:
     AUTH offers, on the submission services alone: with logins on port 25, passwords could be tried where all the
     world must be let in. `cleartext`: what control/authcleartext says. `clock`: seconds since 1970. `token`:
     printable bytes never given before, for CRAM-MD5 challenges and Message-ID. `penalty`: seconds that every failed
-    login waits for its answer; after `failures` of them the client is sent away. `relayclient`: None, or what is
+    login waits for its answer; after `failures` of them the client is sent away. With `qmail` trouble is such a
+    failure: that nobody could say must not be cheaper to bring about than a refusal. `relayclient`: None, or what is
     appended to each recipient of a client that may send anywhere, as tcprules(1) gives RELAYCLIENT. `blocked`: what a
     client without a login hears at every RCPT, because a DNS block list or $RBLSMTPD says so."""
 
@@ -240,11 +241,14 @@ class Reception:
             self.identity = proof
             return r.auth_ok(proof.login)
         assert isinstance(proof, Refusal)
-        if not proof.permanent:
+        if not proof.permanent and self._facts.qmail is None:  # auth has its own throttle
             return r.auth_trouble(proof)
         self._failures += 1
         yield Pause(self._facts.penalty)
-        return r.AUTH_FAILED if self._failures < self._facts.failures else r.AUTH_FAILED_LAST
+        last = self._failures >= self._facts.failures
+        if not proof.permanent:
+            return r.auth_trouble(proof, last=last)
+        return r.AUTH_FAILED_LAST if last else r.AUTH_FAILED
 
     # the envelope
 

@@ -177,6 +177,8 @@ def challenge(text: bytes) -> Reply:
     return Reply(334, None, (text.decode("ascii"),))
 
 
-def auth_trouble(refusal: Refusal) -> Reply:
-    """Nobody can say now whether the login is good: RFC 4954 section 6 wants 454, whatever stands in the way."""
-    return Reply(454, Status(4, 7, 0), (refusal.text,), qmail=f"454 {ascii(refusal.text)[1:-1]} (#{refusal.status})")
+def auth_trouble(refusal: Refusal, *, last: bool = False) -> Reply:
+    """Nobody can say now whether the login is good: RFC 4954 section 6 wants 454, whatever stands in the way. `last`:
+    the client is sent away behind it."""
+    qmail = f"454 {ascii(refusal.text)[1:-1]} (#{refusal.status})"
+    return Reply(454, Status(4, 7, 0), (refusal.text,), qmail=qmail, then=TOO_MANY_FAILURES if last else None)
