@@ -132,6 +132,56 @@ def test_one_that_cannot_start_ends_with_the_status_for_later(ready: Path) -> No
     assert done.errors == "qmail-remote: cannot start: ModuleNotFoundError(\"No module named 'pillarbox'\")\n"
 
 
+REFUSING = {
+    "qmail-remote": ["nowhere.invalid", "a@example.org", "b@nowhere.invalid"],
+    "qmail-local": ["--", "nobody", "/nonexistent", "nobody", "", "", "example.org", "a@example.org", "./Maildir/"],
+}
+# An interpreter that ends by itself, with these statuses, before it has come to a line of ours.
+SICK = "#!/bin/sh\necho no encodings >&2\nexit {status}\n"
+
+
+@pytest.mark.parametrize(
+    "sick", ["gone", "no program", "directory", *(SICK.format(status=n) for n in (1, 2, 126, 127))]
+)
+@pytest.mark.parametrize("name", REFUSING)
+def test_an_interpreter_that_is_gone_or_cannot_start_is_no_refusal(ready: Path, name: str, sick: str) -> None:
+    """qmail-lspawn and qmail-rspawn send the message back for 1, 2, 126 and 127, and when there is none to start."""
+    assert pillarbox_command("install", "--into", ready, "--only", name).status == 0
+    file, python = ready / "bin" / name, ready / "python"
+    file.write_bytes(file.read_bytes().replace(os.fsencode(runtime.interpreter()), os.fsencode(python)))
+    if sick == "directory":
+        python.mkdir()
+    elif sick != "gone":
+        python.write_text(sick)
+        python.chmod(0o644 if sick == "no program" else 0o755)
+    done = run(file, *REFUSING[name])
+    assert (done.status, done.output, done.errors != "") == (111, "", True)
+
+
+@pytest.mark.parametrize("limit", ["-d 2000", "-v 9000", "-n 12"])
+@pytest.mark.parametrize("name", REFUSING)
+def test_limits_in_which_python_cannot_start_are_no_refusal(replaced: Path, name: str, limit: str) -> None:
+    """Either it ends as always, with a report that says why, or for now."""
+    done = run(Path("/bin/sh"), "-c", f'ulimit {limit}; exec "$@"', "sh", str(replaced / "bin" / name), *REFUSING[name])
+    assert done.status == 111 or (name, done.status, done.output[:1]) == ("qmail-remote", 0, "Z"), done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_signals_go_to_the_program_itself_and_it_ends_by_them(replaced: Path, number: signal.Signals) -> None:
+    """There is no parent of ours that could be stopped and leave a delivery behind, or turn a crash into a refusal."""
+    called: list[str | Path] = [replaced / "bin" / "qmail-remote", *REFUSING["qmail-remote"]]
+    with subprocess.Popen(called, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as waiting:
+        until(lambda: b"-IS" in Path(f"/proc/{waiting.pid}/cmdline").read_bytes(), "the program")
+        until(lambda: _sleeps(waiting.pid), "it to wait for the message")
+        waiting.send_signal(number)
+        status = waiting.wait(30)
+    assert status == -number
+
+
+def _sleeps(process: int) -> bool:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize(
     ("name", "words", "status"),
     [
@@ -153,6 +203,7 @@ def test_the_memory_that_a_dry_run_asks_for_is_enough(replaced: Path, name: str,
 def test_descriptors_that_the_caller_closed_change_no_exit_status(replaced: Path, closed: str) -> None:
     called = f'exec "$@" {closed}'
     assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "maildirmake")).status == 100
+    assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "qmail-remote")).status == 0
     home = {"PILLARBOX_HOME": "/nonexistent"}
     assert run(Path("/bin/sh"), "-c", called, "sh", str(replaced / "bin" / "qmail-newu"), environ=home).status == 111
 

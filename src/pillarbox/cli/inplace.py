@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,8 +78,10 @@ def _unfinished(there: Programs, again: str) -> Iterator[Finding]:
 
 
 def _interpreter(launcher: Path) -> str:
-    """What stands behind `#!`; of a compiled one what its copy has."""
+    """What stands behind `#!`, or behind a shell's `exec`; of a compiled one what its copy has."""
     octets = launcher.read_bytes()
+    if octets.startswith(b"#!/bin/sh\n"):
+        return shlex.split(os.fsdecode(octets.partition(b"\nexec ")[2]))[0]
     if octets.startswith(b"#!"):
         return os.fsdecode(octets[2:].split(maxsplit=1)[0])
     return os.path.realpath(_copy(launcher) / "bin" / "python")

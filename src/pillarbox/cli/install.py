@@ -9,6 +9,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ BINS = ("bin", "sbin")
 SERVER = ("qmail-queue", "qmail-start", "qmail-qread", "qmail-qstat")
 # Nobody looks for these under a name of their own: they came with Pillarbox (`pillarbox run checker`).
 OWN = ("checker",)
+_COPY = re.compile(f"'([^']*)/{re.escape(KEPT)}/runtime/")  # in what a launcher tells the interpreter
 _MOST = 100_000  # messages that are counted
 
 
@@ -215,8 +217,12 @@ def _runs_from(directory: Path, process: str) -> bool:
         words = [os.fsdecode(word) for word in Path("/proc", process, "cmdline").read_bytes().split(b"\0")]
         if words[0].startswith(f"{os.path.realpath(directory)}/{KEPT}/"):
             return True
-        if words[1:2] == ["-IS"]:  # the kernel adds the launcher's path as its caller wrote it
-            script = os.path.realpath(os.path.join(os.readlink(f"/proc/{process}/cwd"), words[2]))
+        if words[1:3] == ["-IS", "-c"]:
+            copy = _COPY.search(words[3])
+            return copy is not None and os.path.realpath(copy[1]) == os.path.realpath(directory)
+        if words[1:2] == ["-IS"] or words[0] == "/bin/sh":  # the kernel adds the launcher's path as its caller wrote it
+            word = words[1] if words[0] == "/bin/sh" else words[2]
+            script = os.path.realpath(os.path.join(os.readlink(f"/proc/{process}/cwd"), word))
             return os.path.dirname(script) == os.path.realpath(directory)
     return False
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from pillarbox.programs import catalogue
 
-OUT_OF_MEMORY = 111
+LATER = 111
 NO_DESCRIPTORS = 111
 _STREAMS = ("stdin", "stdout", "stderr")
 
@@ -31,6 +31,8 @@ def main() -> int:
     try:
         status = catalogue.run(words[0], words[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = _end_by_interrupt()
     except BaseException as trouble:
         status = _explained(trouble)
     sys.stderr.flush()
@@ -60,6 +62,15 @@ def _open_nothing(number: int) -> None:
         os.close(opened)
 
 
+def _end_by_interrupt() -> int:
+    """As a program ends by SIGINT that does not know of it: of some programs every status but theirs is a refusal."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return LATER  # where it is blocked
+
+
 def _explained(trouble: BaseException) -> int:
     """Why it ended, on standard error, and the exit status. Where there is no memory left for more than that it is
     temporary: 1, an interpreter's own end, would be a refusal to some callers."""
@@ -70,7 +81,7 @@ def _explained(trouble: BaseException) -> int:
     except (MemoryError, ImportError, OSError):
         with suppress(OSError):
             os.write(2, b"out of memory\n")
-        return OUT_OF_MEMORY
+        return LATER
 
 
 def installed(name: str, home: str = "") -> None:

@@ -38,9 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _SAFE = "install Python and Pillarbox where only root writes (docs/install.md)"
 
 # Whatever keeps it from starting is temporary: of qmail-remote, qmail takes other statuses for a refusal.
-_LAUNCHER = """\
-{line}
-# {mark}: {name}. `pillarbox install --into {into} --undo` takes it back.
+_FIRST = """\
 import sys
 sys.path.append({runtime!r})
 try:
@@ -51,6 +49,21 @@ except BaseException as trouble:
     sys.exit(111)
 installed({told})
 """
+_LAUNCHER = """\
+#!{python} -IS
+# {mark}: {name}. `pillarbox install --into {into} --undo` takes it back.
+{first}"""
+# An interpreter that is gone, or that ends before it comes to our first line, has a status of its own for that: 127,
+# 126, 1, 2. To qmail-lspawn and qmail-rspawn these are refusals. So a shell tries it, and then becomes it: there is no
+# parent of ours that signals and statuses would have to go through.
+_BEHIND_SHELL = """\
+#!/bin/sh
+# {mark}: {name}. `pillarbox install --into {into} --undo` takes it back.
+trap 'exit 111' EXIT
+{python} -IS -c '' </dev/null >/dev/null || exit
+exec {python} -IS -c {first} "$@"
+"""
+_REFUSES = ("qmail-local", "qmail-remote")  # whose other statuses are refusals
 
 Files = dict[str, Path]
 
@@ -111,7 +124,7 @@ def build(into: Path) -> Path:
 def _put_in_place(fresh: Path, built: Path) -> None:
     """Then `fresh` is what was there, if there was something. Programs that start meanwhile find one or the other, but
     on a file system that cannot exchange names. Raises OSError."""
-    if os.path.lexists(built) and not exchange(fresh, built):
+    if os.path.lexists(built) and not exchange(str(fresh), str(built)):
         older = fresh.with_name(".older")
         _remove(older)
         os.rename(built, older)
@@ -137,16 +150,18 @@ def others(into: Path, keep: Path | None) -> list[Path]:
 def launcher(name: str, runtime: Path, home: Path | None) -> Launcher:
     """The program that starts `name` of this copy. `home`: what it takes for its home unless $PILLARBOX_HOME says
     otherwise. Raises CannotInstall."""
-    line = f"#!{interpreter()} -IS"
-    for text in (line, str(runtime), str(home or "")):
+    python = str(interpreter())
+    for text in (python, str(runtime), str(home or "")):
         if not text.isprintable() or not text.isascii():
             raise CannotInstall(f"{text!r}: a path with such characters fits into no launcher; choose another")
-    if len(line) > _LONGEST_LINE or " " in str(interpreter()):
-        raise CannotInstall(f"{interpreter()}: the kernel cannot start a program by this path; use /usr/bin/python3")
+    if len(f"#!{python} -IS") > _LONGEST_LINE or " " in python:
+        raise CannotInstall(f"{python}: the kernel cannot start a program by this path; use /usr/bin/python3")
     told = f"{name!r}, {str(home)!r}" if home else repr(name)
-    text = _LAUNCHER.format(
-        line=line, mark=LAUNCHER.decode(), name=name, into=into_of(runtime), runtime=str(runtime), told=told
-    )
+    first = _FIRST.format(name=name, runtime=str(runtime), told=told)
+    form = _LAUNCHER
+    if name in _REFUSES:
+        form, python, first = _BEHIND_SHELL, quoted(python), quoted(first)
+    text = form.format(python=python, mark=LAUNCHER.decode(), name=name, into=into_of(runtime), first=first)
     return Launcher(name, text.encode("ascii"))
 
 

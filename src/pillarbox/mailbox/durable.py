@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 from functools import cache
-from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
@@ -47,7 +46,7 @@ def rename_without_replacing(source: int, name: bytes, target: int, new_name: by
     os.unlink(name, dir_fd=source)
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange(one: str, other: str) -> bool:
     """Give each of two things, which are there, the other's name at once. False: that is not possible there. Raises
     OSError."""
     if _renameat2 is None:
