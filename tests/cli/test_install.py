@@ -416,6 +416,24 @@ def test_cmd5checkpw_with_a_set_uid_bit_reads_its_file_for_who_may_not_and_gives
     assert os.listdir(there) == []
 
 
+def test_cmd5checkpw_with_a_set_uid_bit_goes_by_the_control_files_of_the_qmail_that_it_stands_in(
+    ready: Path, tmp_path: Path
+) -> None:
+    """Not by the machine's home, and by none that its caller names."""
+    peer("cc")
+    passwords = ready / "smtp.passwd"
+    passwords.write_text("ann:hers\n")
+    passwords.chmod(0o400)
+    os.chown(passwords, pwd.getpwnam("daemon").pw_uid, 0)
+    (ready / "control" / "smtppasswd").write_text(f"{passwords}\n")
+    (tmp_path / "smtp.passwd").write_text("joe:secret\n")
+    tmp_path.chmod(0o755)
+    done = pillarbox_command("install", "--into", ready, "--only", "cmd5checkpw", "--setuid", "daemon")
+    assert (done.status, done.errors) == (0, "")
+    assert logs_in(ready / "bin" / "cmd5checkpw", tmp_path, b"ann\0hers\0\0").output.startswith("Uid:\t65534\t65534")
+    assert logs_in(ready / "bin" / "cmd5checkpw", tmp_path, b"joe\0secret\0\0") == (1, "", "")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

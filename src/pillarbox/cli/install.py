@@ -109,7 +109,7 @@ def _launcher(asked: Asked, programs: Programs, name: str, copy: Path) -> Launch
     if uid is None and facts is not None and facts.st_mode & stat.S_ISUID and programs.is_ours(name):
         uid = facts.st_uid
     if uid is not None:
-        return setuid.compiled(name, runtime.python_of(copy), asked.bin, uid)
+        return setuid.compiled(name, runtime.python_of(copy), asked.bin, uid, asked.home)
     return runtime.launcher(name, copy, asked.home)
 
 

@@ -34,11 +34,11 @@ def owner(name: str) -> int:
     return uid
 
 
-def compiled(name: str, python: Path, directory: Path, uid: int) -> Launcher:
-    """The launcher of a program, to be put into `directory`. `python` finds Pillarbox by itself. Raises CannotInstall,
-    OSError."""
-    if any(character in str(python) for character in '"\\'):
-        raise CannotInstall(f"{python}: a path with such characters fits into no launcher; choose another")
+def compiled(name: str, python: Path, directory: Path, uid: int, home: Path | None) -> Launcher:
+    """The launcher of a program, to be put into `directory`. `python` finds Pillarbox by itself; `home` is the one
+    that it takes for its own, else the machine's. Raises CannotInstall, OSError."""
+    if any(character in f"{python}{home}" for character in '"\\'):
+        raise CannotInstall(f"{home or python}: a path with such characters fits into no launcher; choose another")
     if os.statvfs(directory).f_flag & os.ST_NOSUID:
         raise CannotInstall(f"{directory}: its file system is mounted nosuid; mount it without, {_OTHERWISE}")
     compiler = next((found for cc in ("cc", "gcc", "clang") if (found := shutil.which(cc, path=_COMPILERS))), None)
@@ -47,7 +47,8 @@ def compiled(name: str, python: Path, directory: Path, uid: int) -> Launcher:
     source = files("pillarbox").joinpath("share", "launcher.c").read_bytes()
     with tempfile.TemporaryDirectory(prefix="pillarbox-") as place:
         made = Path(place, name)
-        words = ["-O2", "-xc", f'-DPYTHON="{python}"', f'-DPROGRAM="{name}"', "-o", str(made), "-"]
+        fixed = [f'-DPYTHON="{python}"', f'-DPROGRAM="{name}"', *([f'-DHOME="{home}"'] if home else [])]
+        words = ["-O2", "-xc", *fixed, "-o", str(made), "-"]
         done = subprocess.run(
             [compiler, *words], input=source, capture_output=True, timeout=_PATIENCE,
             env={"PATH": _COMPILERS, "LC_ALL": "C", "TMPDIR": place},

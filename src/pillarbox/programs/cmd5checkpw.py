@@ -10,6 +10,7 @@ environment say which file or home is meant.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from pillarbox.auth import smtppasswd
@@ -61,7 +62,7 @@ def _read(arguments: list[str]) -> tuple[str | None, list[str]]:
 def _verdict(file: str | None, asked: Asked) -> int:
     """0, or why not. Raises NotAsked."""
     safe = gained()
-    home = whereabouts.of_machine() if safe else whereabouts.find(os.environ)
+    home = _compiled_in() or whereabouts.of_machine() if safe else whereabouts.find(os.environ)
     try:
         setting = file if file is not None else table.one(Path(home, "control"), SETTING)
         text = smtppasswd.read(Path(home, setting))
@@ -75,6 +76,12 @@ def _verdict(file: str | None, asked: Asked) -> int:
     except smtppasswd.Malformed as problem:
         fatal(NAME, f"{Path(home, setting)}: {problem.text}")
         return MISUSED
+
+
+def _compiled_in() -> str:
+    """The home that share/launcher.c has of whoever installed it; the caller has no say in an interpreter's options."""
+    home = sys._xoptions.get("pillarbox_home")
+    return home if isinstance(home, str) else ""
 
 
 def _no_file(problem: Failure, home: str | None, asked: Asked) -> int:

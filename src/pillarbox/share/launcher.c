@@ -3,10 +3,11 @@
  *
  *   cc -O2 -DPYTHON='"/usr/local/lib/pillarbox/bin/python"' -DPROGRAM='"cmd5checkpw"' -o cmd5checkpw launcher.c
  *
- * What runs is fixed here: the interpreter, its isolation (-I: no variable, no directory of the caller's counts), and the
- * program's name. From the caller come the arguments, descriptors 0 to 3 (there is always something on 0 to 2), the
- * directory, and the variables listed below; no other variable, no other descriptor, no signal ignored or blocked, no
- * alarm. The program itself gives up the rights of the bit (pillarbox/users/become.py) before it runs anything else.
+ * What runs is fixed here: the interpreter, its isolation (-I: no variable, no directory of the caller's counts), the
+ * program's name, and with -DHOME='"/var/qmail"' its home. From the caller come the arguments, descriptors 0 to 3 (there
+ * is always something on 0 to 2), the directory, and the variables listed below; no other variable, no other descriptor,
+ * no signal ignored or blocked, no alarm. The program itself gives up the rights of the bit (pillarbox/users/become.py)
+ * before it runs anything else.
  *
  * It ends with 111 when the interpreter cannot be run, as checkpassword does.
  */
@@ -79,7 +80,11 @@ static void forget_signals(void)
 
 int main(int argc, char **argv)
 {
-    static const char *const first[] = {PYTHON, "-I", "-m", "pillarbox", "run", PROGRAM};
+    static const char *const first[] = {PYTHON, "-I",
+#ifdef HOME
+        "-X", "pillarbox_home=" HOME,
+#endif
+        "-m", "pillarbox", "run", PROGRAM};
     enum { FIRST = sizeof first / sizeof *first };
     const struct rlimit no_core = {0, 0};
     const char **all;
