@@ -1,0 +1,52 @@
+"""As root `init` makes the users of the roles. Those that were not there before a run are gone after it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from pillarbox.users.roles import POSTS
+
+TRIES = 20  # of a quarter of a second: while a process of his ends
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_users_left_behind() -> Iterator[None]:
+    before = _users() | _groups()
+    yield
+    if os.getuid() == 0:
+        _reap()
+        for name in sorted(_users() - before):
+            _run("userdel", name)
+        for name in sorted(_groups() - before):
+            _run("groupdel", name)
+
+
+def _users() -> set[str]:
+    return {"user " + post.name for post in POSTS} & {"user " + one.pw_name for one in pwd.getpwall()}
+
+
+def _groups() -> set[str]:
+    return {"group " + post.group for post in POSTS} & {"group " + one.gr_name for one in grp.getgrall()}
+
+
+def _reap() -> None:
+    """What has ended and nobody waited for still counts as a process of its user."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _run(program: str, name: str) -> None:
+    """A machine that does not let go of a user fails no test."""
+    for _ in range(TRIES):
+        if subprocess.run([program, name.partition(" ")[2]], capture_output=True, timeout=60).returncode == 0:
+            return
+        time.sleep(0.25)
