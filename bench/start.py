@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 from bench.inject import Started
 from bench.machine import free_port
@@ -87,8 +88,10 @@ def _called(case: _Case) -> float:
 def _started(case: _Case, both: socket.socket | int) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
     output = both if isinstance(both, socket.socket) else quiet
-    ids = {} if case.user is None else {"user": case.user, "group": case.user, "extra_groups": ()}
-    return subprocess.Popen(case.command, stdin=both, stdout=output, stderr=quiet, env=case.environment, **ids)  # type: ignore[call-overload, no-any-return]
+    ids: dict[str, Any] = {} if case.user is None else {"user": case.user, "group": case.user, "extra_groups": ()}
+    started: subprocess.Popen[bytes]
+    started = subprocess.Popen(case.command, stdin=both, stdout=output, stderr=quiet, env=case.environment, **ids)
+    return started
 
 
 def _cases(home: Path, others: Path | None) -> list[_Case]:

@@ -91,7 +91,7 @@ class Rules:
             if table is None:
                 raise Unreadable(f"{self.file}: missing")
             if table is not self._table:
-                self._by_name = any(key.startswith(b"=") for key in table.keys())  # noqa: SIM118  # no dict
+                self._by_name = any(key.startswith(b"=") for key in table.keys())  # noqa: SIM118  # a cdb is no dict
                 self._table = table
         except OSError as problem:
             raise self._unreadable(problem) from None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,10 +121,10 @@ def output() -> Iterator[tuple[int, int]]:
     os.close(reading)
 
 
-def told(text: str, **options: object) -> bytes:
+def told(text: str, **options: Any) -> bytes:
     """What a program in Python says on its standard output; it must end well."""
     with output() as (writing, reading):
-        process = start([sys.executable.encode(), b"-c", text.encode()], b"joe\0s3cret\0\0", stdout=writing, **options)  # type: ignore[arg-type]
+        process = start([sys.executable.encode(), b"-c", text.encode()], b"joe\0s3cret\0\0", stdout=writing, **options)
         os.close(writing)
         assert process.wait(30) == 0
         return os.read(reading, 65536)

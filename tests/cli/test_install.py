@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -366,8 +367,8 @@ def test_a_slip_is_one_line(home: Path, words: list[str], said: str) -> None:
 
 def test_who_is_not_root_can_only_ask(home: Path) -> None:
     asked = [sys.executable, "-m", "pillarbox", "install", "--into", str(home)]
-    nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    done = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, **nobody)  # type: ignore[call-overload]
+    nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    done = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, **nobody)
     assert done.returncode == 100
     assert done.stderr == (f"pillarbox: {home}/bin: only root can put programs there for everybody; run this as root\n")
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_killed_at_any_step_of_an_installation_each_program_is_old_or_new_and_bo
     for at in each_kill():
         directory = qmail.make(tmp_path / str(at)) / "bin"
         before = qmail.programs(directory)
-        killed = kills.run_until(lambda directory=directory: installed(directory), at)  # type: ignore[misc]
+        killed = kills.run_until(partial(installed, directory), at)
         _each_is_old_or_new(directory, before)
         if not killed:
             assert at > 20
@@ -121,7 +122,7 @@ def test_killed_at_any_step_of_an_undoing_each_program_is_old_or_new_and_both_wa
         directory = qmail.make(tmp_path / str(at)) / "bin"
         before = qmail.programs(directory)
         installed(directory)
-        killed = kills.run_until(lambda directory=directory: undone(directory), at)  # type: ignore[misc]
+        killed = kills.run_until(partial(undone, directory), at)
         _each_is_old_or_new(directory, before)
         if not killed:
             assert at > 10

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,11 +50,11 @@ def teller(tmp_path: Path) -> list[str]:
     return [sys.executable, "-I", str(tmp_path / "teller")]
 
 
-def popup(directory: Path, *words: str, say: bytes = LOGIN, wrapped: tuple[str, ...] = (), **how: object) -> Ended:
+def popup(directory: Path, *words: str, say: bytes = LOGIN, wrapped: tuple[str, ...] = (), **how: Any) -> Ended:
     """Run it; `wrapped`: words ahead of it."""
     environment = {"PATH": os.defpath, "PYTHONPATH": SOURCE, "LC_ALL": "C.UTF-8"}
     command = [*wrapped, sys.executable, "-W", "error", "-m", "pillarbox", "run", "qmail-popup", *words]
-    done = subprocess.run(command, input=say, capture_output=True, env=environment, cwd=directory, timeout=60, **how)  # type: ignore[call-overload]
+    done = subprocess.run(command, input=say, capture_output=True, env=environment, cwd=directory, timeout=60, **how)
     return Ended(done.returncode, done.stdout, done.stderr.decode())
 
 

@@ -20,7 +20,7 @@ def never() -> None:
 
 def opened(content: Content) -> Freight:
     """One that the host waits for content from."""
-    freight = Freight(sender(order(ONE)), content, never)  # type: ignore[arg-type]
+    freight = Freight(sender(order(ONE)), content, never)  # type: ignore[arg-type]  # it returns never
     for reply in REPLIES:
         freight.octets()
         freight.hear(reply)

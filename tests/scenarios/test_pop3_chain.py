@@ -188,7 +188,7 @@ def test_an_apop_digest_is_good_for_its_greeting_alone() -> None:
         stamp = first.getwelcome().split()[1]
         digest = hashlib.md5(stamp + SECRET.encode()).hexdigest()
         with pytest.raises(poplib.error_proto, match="authorization failed"):
-            second._shortcmd(f"APOP {USER} {digest}")  # type: ignore[attr-defined]
-        assert first._shortcmd(f"APOP {USER} {digest}") == b"+OK "  # type: ignore[attr-defined]
+            second._shortcmd(f"APOP {USER} {digest}")  # type: ignore[attr-defined]  # typeshed has it not
+        assert first._shortcmd(f"APOP {USER} {digest}") == b"+OK "  # type: ignore[attr-defined]  # typeshed has it not
         first.quit()
         second.close()

@@ -7,7 +7,7 @@ ignored. They forbid nothing that is merely odd. Their bound on a line is ours: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pillarbox.pop3 import reply as r
 from pillarbox.pop3.commands import AFTER, BEFORE, COMMANDS, NAMED, Command, plain
@@ -141,17 +141,6 @@ POPUP = Manners(
     quits_anyway=False,
 )
 
-POP3D = Manners(
-    dialect=Dialect.QMAIL,
-    commands=_POP3D,
-    unknown=r.UNIMPLEMENTED,
-    longest=65536,
-    longest_auth=65536,
-    c_lines=True,
-    bad_commands=None,
-    foreign=frozenset(),
-    capabilities=_QMAIL_CAPABILITIES,
-    hands_over=False,
-    counts_deleted=True,
-    quits_anyway=True,
+POP3D = replace(
+    POPUP, commands=_POP3D, unknown=r.UNIMPLEMENTED, hands_over=False, counts_deleted=True, quits_anyway=True
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import argon2.low_level  # noqa: F401  for auth.hashes: all is imported before a role changes its user
+import argon2.low_level  # noqa: F401  # for auth.hashes: all is imported before a role changes its user
 
 from pillarbox.auth.checkers import CannotCheck, Verdict, check
 from pillarbox.auth.passwords import Record
