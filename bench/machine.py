@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SYNCED_NOWHERE = ("tmpfs", "ramfs")
@@ -94,8 +94,13 @@ def processor_time(pid: int) -> float:
 
 
 def proportional(pid: int) -> int:
-    """The proportional set size of a process, octets: memory that n processes share counts one n-th in each."""
-    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") << 10
+    """The proportional set size of this process and everything below it, octets: memory that n processes share counts
+    one n-th in each."""
+    total = 0
+    for member in family(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            total += _kilobytes(Path(f"/proc/{member}/smaps_rollup"), "Pss:") << 10
+    return total
 
 
 def resident(pid: int) -> int:

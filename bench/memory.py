@@ -89,12 +89,11 @@ def _body(client: poplib.POP3) -> Iterator[bytes]:
 def idle_connections(home: Path) -> float:
     """Octets that each of IDLE connections costs, over all roles: greeted, said EHLO, and silent."""
     with server.running(home, ["joe"]) as serving, ExitStack() as stack:
-        roles = machine.family(serving.pid)
-        before = sum(map(machine.proportional, roles))
+        before = machine.proportional(serving.pid)
         for _ in range(IDLE):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", serving.ports["smtp"]), 10))
             client.recv(512)
             client.sendall(b"EHLO client.example.test\r\n")
             client.recv(4096)
         time.sleep(2.0)
-        return (sum(map(machine.proportional, roles)) - before) / IDLE
+        return (machine.proportional(serving.pid) - before) / IDLE
