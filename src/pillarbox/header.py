@@ -90,13 +90,18 @@ def received(*, helo: bytes, ip: bytes, me: bytes, protocol: bytes, seconds: int
     `helo` is what the client called itself (b"" before any HELO), `ip` its address as text, `protocol` a word that
     `protocol_word` gives, `tls` version and cipher, b"" without TLS.
     """
+    return b"%s  %s\n" % (_from_by_with(helo[:_LONGEST_NAME], ip, me, protocol, tls), date(seconds))
+
+
+@lru_cache(maxsize=256)
+def _from_by_with(helo: bytes, ip: bytes, me: bytes, protocol: bytes, tls: bytes) -> bytes:
+    """A Received field but for its date."""
     client = _name(helo) or b"unknown"
     address = _name(ip)
     if b":" in address:
         address = b"IPv6:" + address
     secured = b" (%s)" % b" ".join(_name(word) for word in tls.split()) if tls else b""
-    parts = (client, address, _name(me), protocol, secured, date(seconds))
-    return b"Received: from %s ([%s])\n  by %s with %s%s;\n  %s\n" % parts
+    return b"Received: from %s ([%s])\n  by %s with %s%s;\n" % (client, address, _name(me), protocol, secured)
 
 
 def qmail_received(*, host: bytes, helo: bytes | None, info: bytes | None, ip: bytes, me: bytes, seconds: int) -> bytes:
