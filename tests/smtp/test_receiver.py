@@ -40,7 +40,7 @@ YES: dict[type, Reply] = {
     EndOfChunk: r.OK,
     Reset: r.FLUSHED,
     Verify: r.VERIFY,
-    Quit: r.goodbye("mx.example.org"),
+    Quit: r.goodbye(b"mx.example.org"),
 }
 NO = Reply(451, Status(4, 3, 0), ("not now",))
 TRANSACTION = (b"EHLO c", b"MAIL FROM:<a@b.example>", b"RCPT TO:<joe@example.org>")

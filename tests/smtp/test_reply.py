@@ -10,8 +10,8 @@ MODERN, QMAIL = Dialect.MODERN, Dialect.QMAIL
 
 # What an existing qmail says: its reference's replies, byte for byte.
 SPELLINGS = [
-    (r.greeting("mx.example.org"), b"220 mx.example.org ESMTP\r\n", b"220 mx.example.org ESMTP\r\n"),
-    (r.goodbye("mx.example.org"), b"221 2.0.0 mx.example.org\r\n", b"221 mx.example.org\r\n"),
+    (r.greeting(b"mx.example.org"), b"220 mx.example.org ESMTP\r\n", b"220 mx.example.org ESMTP\r\n"),
+    (r.goodbye(b"mx.example.org"), b"221 2.0.0 mx.example.org\r\n", b"221 mx.example.org\r\n"),
     (r.SENDER_OK, b"250 2.1.0 ok\r\n", b"250 ok\r\n"),
     (r.RECIPIENT_OK, b"250 2.1.5 ok\r\n", b"250 ok\r\n"),
     (r.OK, b"250 2.0.0 ok\r\n", b"250 ok\r\n"),

@@ -198,7 +198,7 @@ class Reception:
         self.taken_leave = True
         qmail = self._facts.qmail
         name = self._facts.me if qmail is None else qmail.greeting
-        return self._end_with(r.goodbye(name.decode("ascii", "replace")))
+        return self._end_with(r.goodbye(name))
 
     def _end_with(self, reply: Reply) -> Conversation | Reply:
         """End the transaction, if any, without a message, and answer."""

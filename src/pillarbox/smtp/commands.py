@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from pillarbox.address import BadPath, parse_path
 from pillarbox.smtp import replies as r
-from pillarbox.smtp.events import Auth, Chunk, Mail, Rcpt
+from pillarbox.smtp.events import Auth, Chunk, Hello, Mail, Rcpt
 from pillarbox.smtp.reply import Reply
 from pillarbox.status import Status
 
 _MOST_DIGITS: Final = 20  # RFC 1870 section 3: size-value is 1*20DIGIT
+_KNOWN: Final = 1000  # arguments of each command that are not read anew when they come again
+_LONGEST_KNOWN: Final = 100  # octets of one of them
 _NEEDS_SMTPUTF8 = BadPath("that address needs SMTPUTF8", Status(5, 6, 7)).refusal
+_CONTROL = re.compile(rb"[\0-\x1f\x7f]")
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
+
+
+def hello(argument: bytes, *, extended: bool) -> Hello | Reply:
+    """The argument of HELO or EHLO: a name of some kind."""
+    read = _known_hello if len(argument) <= _LONGEST_KNOWN else _hello
+    return read(argument, extended)
 
 
 def mail(argument: bytes) -> Mail | Reply:
     """MAIL's argument: FROM:<path> and the parameters SIZE, BODY, SMTPUTF8, AUTH."""
+    read = _known_mail if len(argument) <= _LONGEST_KNOWN else _mail
+    return read(argument)
+
+
+def rcpt(argument: bytes, *, utf8: bool) -> Rcpt | Reply:
+    """RCPT's argument: TO:<path>; `utf8` as MAIL had SMTPUTF8. There is no parameter that we know."""
+    read = _known_rcpt if len(argument) <= _LONGEST_KNOWN else _rcpt
+    return read(argument, utf8)
+
+
+def _hello(argument: bytes, extended: bool) -> Hello | Reply:
+    return r.NAME_MISSING if not argument or _CONTROL.search(argument) else Hello(argument, extended)
+
+
+def _mail(argument: bytes) -> Mail | Reply:
     if argument[:5].upper() != b"FROM:":
         return r.MAIL_SYNTAX
     try:
@@ -31,8 +56,7 @@ def mail(argument: bytes) -> Mail | Reply:
     return event
 
 
-def rcpt(argument: bytes, *, utf8: bool) -> Rcpt | Reply:
-    """RCPT's argument: TO:<path>; `utf8` as MAIL had SMTPUTF8. There is no parameter that we know."""
+def _rcpt(argument: bytes, utf8: bool) -> Rcpt | Reply:
     if argument[:3].upper() != b"TO:":
         return r.RCPT_SYNTAX
     try:
@@ -83,6 +107,11 @@ def _mail_parameters(sender: bytes, parameters: bytes) -> Mail | Reply:
         auth=given.get(b"AUTH"),
     )
 
+
+# The same clients come again, and the same people get mail.
+_known_hello = lru_cache(maxsize=_KNOWN)(_hello)
+_known_mail = lru_cache(maxsize=_KNOWN)(_mail)
+_known_rcpt = lru_cache(maxsize=_KNOWN)(_rcpt)
 
 # keyword -> what its value must look like; the regular expressions hold no more than what they let through
 _VALUES: Final = {

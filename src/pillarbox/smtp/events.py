@@ -63,11 +63,10 @@ class Chunk:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """Some of the content, in stored form; no answer. Trouble with it is told at the end."""
 
-    block: bytes = field(repr=False)
+    block: bytes
 
 
 @dataclass(frozen=True, slots=True)

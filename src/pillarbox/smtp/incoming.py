@@ -29,18 +29,14 @@ class Incoming:
     def add(self, data: bytes) -> None:
         """More octets have come."""
         self.drained = False
-        if self._at == len(self._data) and not self._later:
-            self._data, self._at = data, 0
-        else:
+        if self._data:
             self._later += data
+        else:
+            self._data = data
 
     def line(self, limit: int) -> bytes | None:
         """The next line without its LF, or None when its end has not come. A line of more than `limit` octets, LF
         counted, comes as its last octet alone and with `overlong`."""
-        if self._at == len(self._data) and not self._later:
-            self._data, self._at = b"", 0  # an idle client's last block is not kept
-            self.drained = True
-            return None
         end = self._data.find(b"\n", self._at)
         if end < 0:
             if self._join():
@@ -51,20 +47,23 @@ class Incoming:
                 return None
         line = self._data[self._at : end]
         self._at = end + 1
-        self.drained = self._at == len(self._data) and not self._later
+        if self._at == len(self._data):
+            self._join()
+            self.drained = not self._data
         self.overlong = self._skipping or len(line) >= limit
         self._skipping = False
         return line[-1:] if self.overlong else line
 
     def take(self, most: int) -> bytes:
         """Up to `most` octets, b"" when there are none."""
-        if self._at == len(self._data) and not self._join():
-            return b""
         if self._at or len(self._data) > most:
             block = self._data[self._at : self._at + most]
             self._at += len(block)
         else:
             block, self._data = self._data, b""
+        if self._at == len(self._data):
+            self._join()
+        self.drained = not block
         return block
 
     def give_back(self, octets: bytes) -> None:
@@ -73,12 +72,13 @@ class Incoming:
         self._at = 0
 
     def _join(self) -> bool:
-        """Move what came later behind what is left; False when nothing came."""
+        """Move what came later behind what is left, and keep nothing else; False when nothing came."""
+        self._data = self._data[self._at :]
+        self._at = 0
         if not self._later:
             return False
-        self._data = self._data[self._at :] + bytes(self._later)
-        self._at = 0
-        self._later.clear()
+        self._data += self._later
+        self._later = bytearray()
         return True
 
     def _keep_little(self, limit: int) -> None:

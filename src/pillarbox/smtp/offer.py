@@ -31,7 +31,7 @@ class Limits:
 
 
 @lru_cache(maxsize=64)
-def ehlo(me: str, dialect: Dialect, offer: Offer, secure: bool, authenticated: bool) -> Reply:
+def ehlo(me: bytes, dialect: Dialect, offer: Offer, secure: bool, authenticated: bool) -> Reply:
     """The extensions that may be used now."""
     if dialect is Dialect.QMAIL:
         return r.hello(me, (*_qmail_logins(offer), "PIPELINING", "8BITMIME"))

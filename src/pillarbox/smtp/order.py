@@ -6,7 +6,7 @@ from enum import IntEnum, auto
 from typing import Final
 
 from pillarbox.smtp import replies as r
-from pillarbox.smtp.reply import Dialect, Reply
+from pillarbox.smtp.reply import Reply
 
 
 class State(IntEnum):
@@ -28,7 +28,7 @@ Order = dict[bytes, tuple[Reply | None, ...]]
 
 _ALWAYS: tuple[Reply | None, ...] = (None,) * len(State)
 
-_MODERN: Final[Order] = {
+MODERN: Final[Order] = {
     #          STRANGER       READY         MAIL          RCPT        CHUNKS
     b"MAIL": (r.HELLO_FIRST, None, r.ONE_MAIL, r.ONE_MAIL, r.ONE_MAIL),
     b"RCPT": (r.MAIL_FIRST, r.MAIL_FIRST, None, None, r.MESSAGE_BEGUN),
@@ -46,9 +46,7 @@ _MODERN: Final[Order] = {
 }
 # qmail-smtpd wants no HELO, begins anew with every MAIL, knows no BDAT and no STARTTLS, and has other things to say of
 # AUTH ahead of its order.
-_QMAIL: Final[Order] = {verb: row for verb, row in _MODERN.items() if verb not in (b"BDAT", b"STARTTLS")} | {
+QMAIL: Final[Order] = {verb: row for verb, row in MODERN.items() if verb not in (b"BDAT", b"STARTTLS")} | {
     b"MAIL": _ALWAYS,
     b"AUTH": _ALWAYS,
 }
-
-ORDERS: Final[dict[Dialect, Order]] = {Dialect.MODERN: _MODERN, Dialect.QMAIL: _QMAIL}

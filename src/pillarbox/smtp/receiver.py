@@ -8,9 +8,8 @@ bound, and how the input is cut into pieces changes nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from enum import Enum, IntEnum, auto
+from enum import Enum, auto
 from typing import Any, Final
 
 from pillarbox.content import ChunkDecoder, Unstuffer
@@ -35,28 +34,15 @@ from pillarbox.smtp.events import (
 )
 from pillarbox.smtp.incoming import Incoming
 from pillarbox.smtp.offer import Limits, Offer, ehlo
-from pillarbox.smtp.order import ORDERS, State
+from pillarbox.smtp.order import MODERN, QMAIL, State
 from pillarbox.smtp.reply import Dialect, Reply
 
 _UNANSWERED: Final = (Content, Chunk)
 _BLOCK: Final = 65536  # octets of content in one event
-_CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 # A web page can make a browser post to us what the page wants: it must not get as far as the body (chasquid, Postfix).
 _WEB: Final = frozenset(
     (b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"PRI")
 )
-
-
-class _Phase(IntEnum):
-    """What the octets that come now are; _READERS has its reader at each."""
-
-    COMMANDS = 0
-    SASL = auto()
-    CONTENT = auto()
-    CONTENT_END = auto()
-    CHUNK = auto()
-    TLS = auto()
-    CLOSED = auto()
 
 
 class _Progress(Enum):
@@ -67,6 +53,11 @@ class _Progress(Enum):
 _Step = Event | _Progress
 _AGAIN: Final = _Progress.AGAIN
 _WAIT: Final = _Progress.WAIT
+_MODERN: Final = Dialect.MODERN
+_DATA: Final = Data()
+_END_OF_DATA: Final = EndOfData()
+_RESET: Final = Reset()
+_QUIT: Final = Quit()
 
 
 class Receiver:
@@ -74,10 +65,13 @@ class Receiver:
     `rename` is asked in qmail's dialect about hosts of addresses in brackets."""
 
     __slots__ = (
-        "_asked", "_authenticated", "_bad", "_chunks", "_content", "_dialect", "_farewell", "_greeting", "_idle",
-        "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_phase", "_readers", "_refused",
-        "_rename", "_secure", "_state", "_utf8", "_wary",
+        "_asked", "_authenticated", "_bad", "_chunks", "_commands", "_content", "_dialect", "_farewell", "_greeting",
+        "_idle", "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_read", "_refused",
+        "_rename", "_secure", "_state", "_utf8", "_wary", "closing", "wants_tls",
     )  # fmt: skip
+    # Made with each message, for its content.
+    _content: Unstuffer
+    _chunks: ChunkDecoder
 
     def __init__(
         self,
@@ -89,11 +83,12 @@ class Receiver:
         limits: Limits = Limits(),
         rename: lax.Rename = bytes,
     ) -> None:
-        self._me = me.decode("ascii", "replace")
-        self._greeting = greeting.decode("ascii", "replace") or self._me
+        self._me = me
+        self._greeting = greeting or me
         self._dialect = dialect
-        self._order = ORDERS[dialect]
-        self._readers = _READERS[dialect]
+        modern = dialect is _MODERN
+        self._order = MODERN if modern else QMAIL
+        self._commands: _Reader = Receiver._read_command if modern else Receiver._read_qmail_command
         self._rename: lax.Rename = rename
         self._offer = offer
         self._limits = limits
@@ -103,17 +98,19 @@ class Receiver:
     def _forget(self) -> None:
         """Everything that was said so far, on both sides."""
         self._incoming = Incoming()
+        self._read = self._commands  # what reads the octets that come now
+        self.wants_tls = False
+        """Send what there is, then make the handshake and call `secured`; no events until then."""
+        self.closing = False
+        """Send what there is, then close."""
         self._out: list[bytes] = []
         self._asked: Event | None = None
         self._farewell: Reply | None = None
-        self._phase = _Phase.COMMANDS
         self._state = self._idle = State.STRANGER
         self._authenticated = False
         self._utf8 = False  # the transaction has SMTPUTF8
         self._bad = 0  # bad commands in a row
         self._wary = False  # DATA was refused just now
-        self._content = Unstuffer()
-        self._chunks = ChunkDecoder()
         self._left = 0  # octets of the chunk still to come
         self._last = False  # it is the last one
         self._refused: Reply | None = None  # what to say when the chunk, out of order, is over
@@ -126,7 +123,7 @@ class Receiver:
 
     def receive(self, data: bytes) -> None:
         """Octets from the client, in pieces of any size. Look at `buffered` and stop reading when it grows."""
-        if self._phase not in (_Phase.CLOSED, _Phase.TLS):
+        if not (self.closing or self.wants_tls):
             self._incoming.add(data)
 
     def eof(self) -> None:
@@ -134,10 +131,8 @@ class Receiver:
 
     def next_event(self) -> Event | None:
         """The next question, or None: first more octets, an answer, or a TLS handshake is needed."""
-        while self._asked is None:
-            if self._phase is _Phase.COMMANDS and self._incoming.drained:
-                return None
-            step = self._readers[self._phase](self)
+        while self._asked is None and not self._incoming.drained:
+            step = self._read(self)
             if step is _WAIT:
                 return None
             if step is not _AGAIN:
@@ -153,9 +148,9 @@ class Receiver:
         assert event is not None, "nothing was asked"
         if reply.positive:
             self._bad = 0
-            if isinstance(event, Hello):
+            if type(event) is Hello:
                 reply = self._hello(event)
-        self._out.append(reply.encode(self._dialect))
+        self._say(reply)
         advance = _ADVANCES.get(type(event))
         if advance is not None:
             advance(self, event, reply)
@@ -168,7 +163,7 @@ class Receiver:
         """Say this (a 421) and close; when an answer is owed, right behind it."""
         if self._asked is not None:
             self._farewell = reply
-        elif self._phase is not _Phase.CLOSED:
+        elif not self.closing:
             self._hang_up(reply)
 
     def secured(self) -> None:
@@ -181,19 +176,9 @@ class Receiver:
         """Octets for the client since the last call."""
         if not self._out:
             return b""
-        octets = b"".join(self._out) if len(self._out) > 1 else self._out[0]
+        octets = b"".join(self._out)
         self._out.clear()
         return octets
-
-    @property
-    def wants_tls(self) -> bool:
-        """Send what there is, then make the handshake and call `secured`; no events until then."""
-        return self._phase is _Phase.TLS
-
-    @property
-    def closing(self) -> bool:
-        """Send what there is, then close."""
-        return self._phase is _Phase.CLOSED
 
     @property
     def buffered(self) -> int:
@@ -248,7 +233,7 @@ class Receiver:
         line = self._line(r.AUTH_TOO_LONG)
         if isinstance(line, _Progress):
             return line
-        self._phase = _Phase.COMMANDS
+        self._read = self._commands
         return AuthResponse(line)
 
     def _read_content(self) -> _Step:
@@ -262,12 +247,12 @@ class Receiver:
         if content.finished:
             if content.rest:
                 self._incoming.give_back(block[-content.rest :])
-            self._phase = _Phase.CONTENT_END
+            self._read = Receiver._end_content
         return Content(text) if text else _AGAIN
 
     def _end_content(self) -> _Step:
-        self._phase = _Phase.COMMANDS
-        return EndOfData()
+        self._read = self._commands
+        return _END_OF_DATA
 
     def _read_chunk(self) -> _Step:
         if not self._left:
@@ -287,11 +272,8 @@ class Receiver:
         refused, self._refused = self._refused, None
         if refused is None and self._last and (rest := self._chunks.finish()):
             return Content(rest)
-        self._phase = _Phase.COMMANDS
+        self._read = self._commands
         return EndOfChunk(self._last) if refused is None else self._bad_command(refused)
-
-    def _nothing(self) -> _Step:
-        return _WAIT
 
     def _line(self, too_long: Reply) -> bytes | _Progress:
         """The next line without its end, or what to do as there is none."""
@@ -300,26 +282,14 @@ class Receiver:
             return _WAIT
         if line.endswith(b"\r"):
             line = line[:-1]
-        elif self._dialect is Dialect.MODERN:
+        elif self._dialect is _MODERN:
             return self._hang_up(r.BARE_NEWLINE)
         if self._incoming.overlong:
-            self._phase = _Phase.COMMANDS
+            self._read = self._commands
             return self._bad_command(too_long)
         return line
 
     # commands to events, or to the reply that refuses them
-
-    def _on_hello(self, argument: bytes, *, extended: bool) -> _Step | Reply:
-        return r.NAME_MISSING if not argument or _CONTROL.search(argument) else Hello(argument, extended)
-
-    def _on_helo(self, argument: bytes) -> _Step | Reply:
-        return self._on_hello(argument, extended=False)
-
-    def _on_ehlo(self, argument: bytes) -> _Step | Reply:
-        return self._on_hello(argument, extended=True)
-
-    def _on_mail(self, argument: bytes) -> _Step | Reply:
-        return commands.mail(argument)
 
     def _on_rcpt(self, argument: bytes) -> _Step | Reply:
         return commands.rcpt(argument, utf8=self._utf8)
@@ -328,14 +298,15 @@ class Receiver:
         if argument:
             self._wary = True
             return r.NO_ARGUMENT
-        return Data()
+        return _DATA
 
     def _on_bdat(self, argument: bytes) -> _Step | Reply:
         chunk = commands.bdat(argument)
         if isinstance(chunk, Reply):
             # Without a size nobody knows where the octets end and commands begin again.
             return self._hang_up(chunk)
-        self._phase = _Phase.CHUNK
+        self._read = Receiver._read_chunk
+        self._incoming.drained = False  # a chunk of no octets is over without one
         self._left, self._last = chunk.size, chunk.last
         self._refused = self._order[b"BDAT"][self._state]
         if self._refused is not None:
@@ -346,7 +317,7 @@ class Receiver:
         return chunk
 
     def _on_rset(self, argument: bytes) -> _Step | Reply:
-        return r.NO_ARGUMENT if argument else Reset()
+        return r.NO_ARGUMENT if argument else _RESET
 
     def _on_noop(self, _argument: bytes) -> _Step | Reply:
         self._say(r.OK)
@@ -398,11 +369,11 @@ class Receiver:
 
     def _advance_data(self, event: Data, reply: Reply) -> None:
         if reply.positive:
-            self._phase = _Phase.CONTENT
+            self._read = Receiver._read_content
             self._content = Unstuffer()
         else:
             self._wary = True
-            if self._dialect is Dialect.QMAIL:
+            if self._dialect is not _MODERN:
                 self._state = self._idle
 
     def _advance_end_of_data(self, event: EndOfData, reply: Reply) -> None:
@@ -415,14 +386,15 @@ class Receiver:
 
     def _advance_starttls(self, event: StartTls, reply: Reply) -> None:
         if reply.positive:
-            self._phase = _Phase.TLS
+            self.wants_tls = True
+            self._incoming = Incoming()
 
     def _advance_quit(self, event: Quit, reply: Reply) -> None:
         self._close()
 
     def _advance_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
         if reply.code == 334:
-            self._phase = _Phase.SASL
+            self._read = Receiver._read_response
         elif reply.positive:
             self._authenticated = True
 
@@ -432,7 +404,7 @@ class Receiver:
         return ehlo(self._me, self._dialect, self._offer, self._secure, self._authenticated)
 
     def _say(self, reply: Reply) -> None:
-        self._out.append(reply.encode(self._dialect))
+        self._out.append(reply.modern if self._dialect is _MODERN else reply.encode(self._dialect))
 
     def _bad_command(self, reply: Reply) -> _Progress:
         self._say(reply)
@@ -445,24 +417,12 @@ class Receiver:
         return _WAIT
 
     def _close(self) -> None:
-        self._phase = _Phase.CLOSED
-        self._incoming = Incoming()
+        self.closing = True
+        if not self._incoming.drained:
+            self._incoming = Incoming()
 
 
-_MODERN_READERS: Final[tuple[Callable[[Receiver], _Step], ...]] = (
-    Receiver._read_command,
-    Receiver._read_response,
-    Receiver._read_content,
-    Receiver._end_content,
-    Receiver._read_chunk,
-    Receiver._nothing,
-    Receiver._nothing,
-)
-_READERS: Final = {
-    Dialect.MODERN: _MODERN_READERS,
-    Dialect.QMAIL: (Receiver._read_qmail_command, *_MODERN_READERS[1:]),
-}
-assert len(_MODERN_READERS) == len(_Phase)
+_Reader = Callable[[Receiver], _Step]
 # event -> what its answer does to the state; Any: the key says which event a method takes
 _ADVANCES: Final[dict[type[Event], Callable[[Receiver, Any, Reply], None]]] = {
     Hello: Receiver._advance_hello,
@@ -478,9 +438,9 @@ _ADVANCES: Final[dict[type[Event], Callable[[Receiver, Any, Reply], None]]] = {
     AuthResponse: Receiver._advance_auth,
 }
 _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
-    b"HELO": Receiver._on_helo,
-    b"EHLO": Receiver._on_ehlo,
-    b"MAIL": Receiver._on_mail,
+    b"HELO": lambda receiver, argument: commands.hello(argument, extended=False),
+    b"EHLO": lambda receiver, argument: commands.hello(argument, extended=True),
+    b"MAIL": lambda receiver, argument: commands.mail(argument),
     b"RCPT": Receiver._on_rcpt,
     b"DATA": Receiver._on_data,
     b"BDAT": Receiver._on_bdat,
@@ -488,7 +448,7 @@ _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
     b"NOOP": Receiver._on_noop,
     b"HELP": Receiver._on_help,
     b"VRFY": lambda receiver, argument: Verify(argument),
-    b"QUIT": lambda receiver, argument: Quit(),
+    b"QUIT": lambda receiver, argument: _QUIT,
     b"STARTTLS": Receiver._on_starttls,
     b"AUTH": Receiver._on_auth,
 }
@@ -497,7 +457,7 @@ _QMAIL_COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] 
     b"EHLO": lambda receiver, argument: Hello(argument, extended=True),
     b"MAIL": lambda receiver, argument: lax.mail(argument, receiver._rename),
     b"RCPT": lambda receiver, argument: lax.rcpt(argument, receiver._rename),
-    b"DATA": lambda receiver, argument: Data(),
-    b"RSET": lambda receiver, argument: Reset(),
+    b"DATA": lambda receiver, argument: _DATA,
+    b"RSET": lambda receiver, argument: _RESET,
     b"AUTH": Receiver._on_qmail_auth,
 }

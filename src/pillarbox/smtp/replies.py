@@ -17,24 +17,24 @@ def _reply(code: int, status: str, text: str, qmail: str | None = None, then: Re
 
 
 @lru_cache(maxsize=8)
-def greeting(text: str) -> Reply:
+def greeting(text: bytes) -> Reply:
     """The first thing said; `text` begins with the host's name."""
-    return Reply(220, None, (f"{text} ESMTP",))
+    return Reply(220, None, (f"{text.decode('ascii', 'replace')} ESMTP",))
 
 
 @lru_cache(maxsize=8)
-def hello(me: str, keywords: tuple[str, ...] = ()) -> Reply:
+def hello(me: bytes, keywords: tuple[str, ...] = ()) -> Reply:
     """The answer to HELO, and with keywords to EHLO."""
-    return Reply(250, None, (me, *keywords))
+    return Reply(250, None, (me.decode("ascii", "replace"), *keywords))
 
 
 @lru_cache(maxsize=8)
-def goodbye(me: str) -> Reply:
+def goodbye(me: bytes) -> Reply:
     """The answer to QUIT."""
-    return _reply(221, "2.0.0", me)
+    return _reply(221, "2.0.0", me.decode("ascii", "replace"))
 
 
-HELLO = hello("ok")
+HELLO = hello(b"ok")
 """Yes to HELO and EHLO; the machine says it with its name and extensions."""
 
 BUSY = _reply(421, "4.3.2", "too many connections, come back later")

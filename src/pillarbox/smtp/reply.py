@@ -24,11 +24,11 @@ _LONGEST_TEXT: Final = 480
 _PRINTABLE = bytes(byte if 32 <= byte < 127 else ord("?") for byte in range(256))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """One reply. `text` holds its lines, of which anything but printable ASCII is shown as ?; `status` is None where
-    RFC 2034 has none (greeting, EHLO, 3xx). `qmail` is the whole line where qmail's is not made of the same parts.
-    `then` is said right behind this reply, to end the connection (421)."""
+    """One reply; nobody changes one that was made. `text` holds its lines, of which anything but printable ASCII is
+    shown as ?; `status` is None where RFC 2034 has none (greeting, EHLO, 3xx). `qmail` is the whole line where qmail's
+    is not made of the same parts. `then` is said right behind this reply, to end the connection (421)."""
 
     code: int
     status: Status | None
@@ -39,22 +39,22 @@ class Reply:
     """The command did, or so far does, what it should: 2xx and 3xx."""
     final: bool = field(init=False, repr=False, compare=False)
     """The connection is closed behind this reply: RFC 5321 section 3.8."""
-    _modern: bytes = field(init=False, repr=False, compare=False)
+    modern: bytes = field(init=False, repr=False, compare=False)
+    """`encode` in our own spelling."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positive", self.code < 400)
-        object.__setattr__(self, "final", self.code == 421 or self.then is not None)
+        self.positive = self.code < 400
+        self.final = self.code == 421 or self.then is not None
         prefix = b"%d.%d.%d " % self.status if self.status is not None else b""
-        object.__setattr__(self, "_modern", _lines(self.code, prefix, self.text, b""))
+        self.modern = _lines(self.code, prefix, self.text, b"")
+        if self.then is not None:
+            self.modern += self.then.modern
 
     def encode(self, dialect: Dialect) -> bytes:
         """The reply as bytes with CR LF, `then` included."""
         if dialect is Dialect.MODERN:
-            wire = self._modern
-        elif self.qmail is not None:
-            wire = self.qmail.encode("ascii") + b"\r\n"
-        else:
-            wire = self._qmail()
+            return self.modern
+        wire = self._qmail() if self.qmail is None else self.qmail.encode("ascii") + b"\r\n"
         return wire if self.then is None else wire + self.then.encode(dialect)
 
     @classmethod
