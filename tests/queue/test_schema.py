@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pillarbox.queue import schema
-from pillarbox.queue.engine import Mark, QueueBroken
+from pillarbox.queue.engine import Mark, QueueBroken, Recipient, State
 from pillarbox.queue.sqlite import SqliteEngine
-from tests.queue.drafts import Clock, accept, draft, settle
+from tests.queue.drafts import BIRTH, Clock, accept, draft, key, settle
 from tests.queue.kills import fork
 
 
@@ -52,19 +52,64 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> Non
     engine.close()
 
 
-def test_a_queue_from_before_there_were_bounces_is_opened_with_all_that_is_in_it(tmp_path: Path) -> None:
-    engine = opened(tmp_path)
-    accept(engine, draft(1), draft(2))
-    engine.close()
+# What the formats before this one looked like.
+FIRST_FORMAT = """
+CREATE TABLE commits (last INTEGER PRIMARY KEY AUTOINCREMENT, keys BLOB NOT NULL);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, incarnation BLOB NOT NULL, born INTEGER NOT NULL, sender BLOB NOT NULL,
+    size INTEGER NOT NULL, uid INTEGER NOT NULL, pid INTEGER NOT NULL, spool TEXT);
+CREATE UNIQUE INDEX spooled ON messages (spool) WHERE spool IS NOT NULL;
+CREATE TABLE bodies (message INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE recipients (message INTEGER, number INTEGER, address BLOB NOT NULL, state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, due INTEGER NOT NULL, reason BLOB NOT NULL,
+    PRIMARY KEY (message, number)) WITHOUT ROWID;
+CREATE INDEX waiting ON recipients (due, message, number) WHERE state = 0;
+PRAGMA application_id = 0x50494C4C;
+PRAGMA user_version = 1;
+"""
+SECOND_FORMAT = """
+CREATE TABLE failed (message INTEGER PRIMARY KEY, over INTEGER NOT NULL);
+CREATE INDEX over ON failed (message) WHERE over = 1;
+PRAGMA user_version = 2;
+"""
+
+
+@pytest.mark.parametrize("format", [FIRST_FORMAT, FIRST_FORMAT + SECOND_FORMAT])
+def test_a_queue_of_an_older_format_is_opened_with_all_that_is_in_it(tmp_path: Path, format: str) -> None:
     database = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
-    database.executescript("DROP TABLE failed; PRAGMA user_version = 1;")
+    database.executescript(format)
+    database.execute("INSERT INTO commits VALUES (2, ?)", (key(1) + key(2),))
+    for number in (1, 2):
+        row = (number, b"00000001", BIRTH, b"sender@example.org", 5, 1000, 2000)
+        database.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", row)
+        database.execute("INSERT INTO bodies VALUES (?, x'68656c6c6f')", (number,))
+        database.execute("INSERT INTO recipients VALUES (?, 0, x'6a6f65', 0, 1, ?, x'6e6f')", (number, BIRTH + 400))
     database.close()
     engine = opened(tmp_path)
-    assert [message.id for message, _ in engine.listing()] == [1, 2]
+    waiting = Recipient(0, b"joe", State.WAITING, 1, BIRTH + 400, b"no")
+    assert [(message.id, recipients) for message, recipients in engine.listing()] == [(1, [waiting]), (2, [waiting])]
+    assert [message.id for message, _ in engine.claim()] == [1, 2]
+    assert engine.known(key(2)) == 2
+    assert accept(engine, draft(3)) == [3]
     assert engine.commit((), [Mark.failed(1, 0, b"no")]).failed == [1]
+    assert settle(engine, Mark.done(2, 0), Mark.done(3, 0)) == [2, 3]
     engine.close()
     engine = opened(tmp_path)
-    assert [message.id for message in engine.failed()] == [1]
+    assert [(message.id, engine.body(message)) for message in engine.failed()] == [(1, b"hello")]
+    engine.close()
+
+
+@pytest.mark.parametrize("last", [4, 7])
+def test_the_ids_of_a_queue_of_an_older_format_do_not_come_again(tmp_path: Path, last: int) -> None:
+    """Its commits were forgotten in the end, and SQLite knew how far they had come."""
+    database = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
+    database.executescript(FIRST_FORMAT + SECOND_FORMAT)
+    database.execute("INSERT INTO commits VALUES (7, x'')")
+    database.execute("DELETE FROM commits")
+    if last != 7:
+        database.execute("INSERT INTO commits VALUES (?, ?)", (last, key(1)))  # of a message that waits
+    database.close()
+    engine = opened(tmp_path)
+    assert accept(engine, draft(2)) == [8]
     engine.close()
 
 

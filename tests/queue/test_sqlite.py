@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pillarbox.envelope import Envelope
-from pillarbox.queue import spool, sqlite
+from pillarbox.queue import keys, spool, sqlite, statements
 from pillarbox.queue.engine import Draft, Mark, QueueBroken, QueueFull, State
 from pillarbox.queue.sqlite import SqliteEngine
 from tests.queue.drafts import BIRTH, Clock, accept, content, draft, key, settle, spooled
@@ -154,7 +154,7 @@ def test_leftovers_of_a_crash_are_swept_and_bodies_are_not(engine: SqliteEngine,
 
 
 def test_claims_and_keys_are_read_by_index(engine: SqliteEngine) -> None:
-    plan = engine._database.execute("EXPLAIN QUERY PLAN " + sqlite._CLAIM, (0, 0, 0, 100)).fetchall()
+    plan = engine._database.execute("EXPLAIN QUERY PLAN " + statements.CLAIM, (0, 0, 0, 100)).fetchall()
     assert [step[3] for step in plan] == ["SEARCH recipients USING INDEX waiting ((due,message,number)>(?,?,?))"]
 
 
@@ -181,7 +181,7 @@ def test_what_is_known_of_open_recipients_is_bounded_and_not_needed(
 
 def test_keys_are_forgotten_in_the_end(engine: SqliteEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of messages that lived long too, though mail never stops coming in."""
-    monkeypatch.setattr(sqlite._Keys, "LOOK", 20)
+    monkeypatch.setattr(keys.Keys, "LOOK", 20)
     for number in range(50):
         settle(engine, *[Mark.done(message, 0) for message in accept(engine, draft(number))])
     (living,) = accept(engine, draft(50))
@@ -249,3 +249,98 @@ def test_recipients_of_many_addresses_end_one_by_one(engine: SqliteEngine) -> No
     assert [recipient.state is State.DONE for recipient in entry[1]] == [True, False] * 500
     assert engine.body(entry[0]) == content(9)
     assert settle(engine, *[Mark.done(one, number) for number in range(1000)]) == [one]
+
+
+def rows(engine: SqliteEngine) -> list[int]:
+    """The messages whose recipients have rows."""
+    return [number for (number,) in engine._database.execute("SELECT DISTINCT message FROM recipients").fetchall()]
+
+
+def test_recipients_get_rows_when_the_first_attempt_is_not_their_end(engine: SqliteEngine) -> None:
+    ids = accept(engine, *[draft(number, recipients=2) for number in range(5)], draft(5, recipients=9))
+    assert rows(engine) == ids[5:]
+    before = engine.listing()
+    settle(engine, Mark.later(ids[0], 1, BIRTH + 400, b"later"))
+    settle(engine, Mark.done(ids[1], 0))
+    assert settle(engine, Mark.done(ids[2], 1), Mark.done(ids[2], 0)) == [ids[2]]
+    engine.hold([ids[3]], b"stop")
+    assert rows(engine) == [ids[0], ids[1], ids[3], ids[5]]
+    after = dict((message.id, recipients) for message, recipients in engine.listing())
+    assert after[ids[4]] == before[4][1]
+    assert [recipient.due for recipient in after[ids[0]]] == [BIRTH, BIRTH + 400]
+    assert [recipient.state for recipient in after[ids[1]]] == [State.DONE, State.WAITING]
+    assert [recipient.state for recipient in after[ids[3]]] == [State.HELD, State.HELD]
+    assert settle(engine, Mark.done(ids[1], 1), Mark.done(ids[0], 0)) == [ids[1]]
+
+
+def test_recipients_without_rows_are_claimed_in_their_order(engine: SqliteEngine) -> None:
+    (one, two) = accept(engine, draft(1, born=BIRTH + 5), draft(2, recipients=2))
+    settle(engine, Mark.later(two, 0, BIRTH + 9, b"later"))
+    (three,) = accept(engine, draft(3))
+    claimed = [(message.id, recipient.number) for message, recipients in engine.claim() for recipient in recipients]
+    assert claimed == [(two, 1), (three, 0), (one, 0), (two, 0)]
+    assert settle(engine, Mark.done(one, 0), Mark.done(three, 0)) == [one, three]
+
+
+def test_recipients_without_rows_are_there_after_a_crash(engine: SqliteEngine, tmp_path: Path, clock: Clock) -> None:
+    ids = accept(engine, *[draft(number, recipients=3) for number in range(4)])
+    settle(engine, Mark.done(ids[0], 2))
+    settle(engine, Mark.later(ids[1], 0, BIRTH + 400, b"later"))
+    before = engine.listing()
+    engine.close()
+    engine = SqliteEngine.open(tmp_path / "queue", clock)
+    assert engine.listing() == before
+    assert settle(engine, *[Mark.done(ids[2], number) for number in range(3)]) == [ids[2]]
+    assert settle(engine, Mark.done(ids[0], 0), Mark.done(ids[0], 1)) == [ids[0]]
+    assert [message.id for message, _ in engine.claim()] == [ids[1], ids[3], ids[1]]
+    engine.close()
+
+
+def test_what_gets_no_rows_as_its_commit_fails_gets_them_with_the_next(engine: SqliteEngine) -> None:
+    (one, two) = accept(engine, draft(1, recipients=2), draft(2))
+    fail_to_commit(engine, "SQLITE_FULL")
+    with pytest.raises(QueueFull):
+        settle(engine, Mark.done(one, 0), Mark.later(two, 0, BIRTH + 400, b"later"))
+    with pytest.raises(QueueFull):
+        engine.claim()
+    engine._execute = engine._database.execute
+    assert rows(engine) == []
+    settle(engine, Mark.done(one, 0), Mark.later(two, 0, BIRTH + 400, b"later"))
+    assert settle(engine, Mark.done(one, 1)) == [one]
+    assert [message.id for message, _ in engine.claim()] == [two]
+
+
+def test_messages_whose_recipients_have_no_rows_are_bounded(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FOLDED_KEPT", 10)
+    ids: list[int] = []
+    for number in range(30):
+        marks = [Mark.done(ids[-1], 0)] if ids else []
+        ids += engine.commit([draft(number, recipients=2)], marks).accepted
+        assert len(engine._folded) <= 11
+    assert len(rows(engine)) > 10
+    for message in ids[:-1]:
+        assert settle(engine, Mark.done(message, 1)) == [message]
+    assert settle(engine, Mark.done(ids[-1], 1), Mark.done(ids[-1], 0)) == ids[-1:]
+    assert (rows(engine), engine._folded) == ([], {})
+
+
+def test_a_removed_message_without_rows_is_forgotten_too(engine: SqliteEngine) -> None:
+    (one, two) = accept(engine, draft(1), draft(2))
+    assert engine.remove([one]) == [one]
+    assert settle(engine, Mark.later(one, 0, BIRTH + 400, b"later"), Mark.done(one, 0)) == []
+    assert [message.id for message, _ in engine.claim()] == [two]
+
+
+def test_ids_never_come_again_when_all_keys_are_forgotten(engine: SqliteEngine, tmp_path: Path, clock: Clock) -> None:
+    for number in range(3):
+        settle(engine, *[Mark.done(message, 0) for message in accept(engine, draft(number))])
+    for _ in range(10):
+        clock.now += 601
+        engine.commit((), ())
+    assert engine._database.execute("SELECT count(*) FROM commits").fetchone() == (1,)
+    engine.close()
+    engine = SqliteEngine.open(tmp_path / "queue", clock)
+    assert accept(engine, draft(3)) == [4]
+    engine.close()

@@ -15,7 +15,7 @@ from pillarbox.queue.engine import QueueBroken, QueueFull, State
 from pillarbox.queue.spool import FULL, give_to_owner, sync_directory
 from pillarbox.status import Failure
 
-VERSION = 2
+VERSION = 3
 PAGE = 4096  # octets
 SHRINK_FROM = 64 << 20  # octets of free pages that a start gives back to the disk
 SHRINK_TO = 16 << 20  # octets of pages in use, which have to be copied for it
@@ -43,14 +43,17 @@ CREATE TABLE failed (message INTEGER PRIMARY KEY, over INTEGER NOT NULL);
 CREATE INDEX over ON failed (message) WHERE over = 1;
 """
 
-# commits: one row for each commit, `last` being its last id. AUTOINCREMENT stands here and not at messages because it
-# is then kept up once a commit; ids of one commit follow each other, so keys need no index and no row of their own.
+_COMMITS = "CREATE TABLE commits (last INTEGER PRIMARY KEY, keys BLOB NOT NULL);"
+
+# commits: one row for each commit, `last` being its last id; ids of one commit follow each other, so keys need no index
+# and no row of their own. The newest row is never deleted, so no id comes twice.
+# messages: `addresses` are its recipients, folded (see folded.py), as long as they have no rows in recipients.
 # failed: messages that failed for somebody; `over` is 1 when nobody else is to be tried any more.
 # recipients: in the order in which they fall due by the index, which holds only those that wait.
 _SCHEMA = f"""
-CREATE TABLE commits (last INTEGER PRIMARY KEY AUTOINCREMENT, keys BLOB NOT NULL);
+{_COMMITS}
 CREATE TABLE messages (id INTEGER PRIMARY KEY, incarnation BLOB NOT NULL, born INTEGER NOT NULL, sender BLOB NOT NULL,
-    size INTEGER NOT NULL, uid INTEGER NOT NULL, pid INTEGER NOT NULL, spool TEXT);
+    size INTEGER NOT NULL, uid INTEGER NOT NULL, pid INTEGER NOT NULL, spool TEXT, addresses BLOB NOT NULL);
 CREATE UNIQUE INDEX spooled ON messages (spool) WHERE spool IS NOT NULL;
 CREATE TABLE bodies (message INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE recipients (message INTEGER, number INTEGER, address BLOB NOT NULL, state INTEGER NOT NULL,
@@ -61,6 +64,19 @@ CREATE INDEX waiting ON recipients (due, message, number) WHERE state = {State.W
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+
+# format -> what makes the next one of it
+_STEPS = {
+    1: _FAILED,  # before there were bounces
+    2: f"""
+ALTER TABLE messages ADD COLUMN addresses BLOB NOT NULL DEFAULT x'';
+ALTER TABLE commits RENAME TO numbered;
+{_COMMITS}
+INSERT INTO commits SELECT last, keys FROM numbered;
+INSERT OR IGNORE INTO commits SELECT seq, x'' FROM sqlite_sequence WHERE name = 'numbered';
+DROP TABLE numbered;
+""",  # recipients had rows from the start, and SQLite counted the ids
+}
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -135,8 +151,9 @@ def _prepare(database: sqlite3.Connection) -> None:
     elif version > VERSION:
         newer = f"written by a newer Pillarbox (format {version}, this one knows {VERSION})"
         raise QueueBroken(f"queue/queue.db: {newer}: start that one, or move the queue away")
-    elif version < VERSION:  # the only older one: before there were bounces
-        database.executescript(f"BEGIN; {_FAILED} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif version < VERSION:
+        steps = "".join([step for before, step in _STEPS.items() if before >= version])
+        database.executescript(f"BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def free_pages(database: sqlite3.Connection) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 
-from pillarbox.queue import schema, spool
+from pillarbox.queue import schema, spool, statements
 from pillarbox.queue.engine import (
     KEY_OCTETS,
     REASON_LIMIT,
@@ -32,45 +31,16 @@ from pillarbox.queue.engine import (
     Recipient,
     State,
 )
+from pillarbox.queue.folded import FEW, fold, unfold
+from pillarbox.queue.keys import Keys
 from pillarbox.status import Failure
 
-KEYS_KEPT = 600.0  # seconds; see Engine.known
 OPEN_BITS_KEPT = 20_000  # messages whose open recipients are known without asking the database
+FOLDED_KEPT = 5_000  # messages whose recipients have no rows; all get them when there are more
 
-_MESSAGE = "id, incarnation, born, sender, size, uid, pid, spool"
-_RECIPIENT = "number, address, state, attempts, due, reason"
 _STATES = {state.value: state for state in State}
 _DONE = State.DONE
 _FAILED = State.FAILED
-
-_CLAIM = f"""
-SELECT message, {_RECIPIENT} FROM recipients
-WHERE state = {State.WAITING.value} AND (due, message, number) > (?, ?, ?) ORDER BY due, message, number LIMIT ?
-"""
-# A recipient that is held stays held, a done one done, and a failed one failed, whatever a late outcome says.
-_MARK = f"""
-UPDATE recipients SET state = max(state, ?), attempts = attempts + ?, due = ?, reason = ?
-WHERE message = ? AND number = ? AND state < {State.DONE.value}
-"""
-_FINISH = f"UPDATE recipients SET state = {State.DONE.value} WHERE message = ? AND number = ?"
-_OPEN = f"SELECT number FROM recipients WHERE message = ? AND state <> {State.DONE.value}"
-_FAILURES = f"""
-SELECT message, {_RECIPIENT} FROM recipients
-WHERE message = ? AND number > ? AND state = {State.FAILED.value} ORDER BY number LIMIT ?
-"""
-_WANT_ENDING = f"""
-SELECT {_MESSAGE} FROM failed JOIN messages ON id = message WHERE over = 1 AND message > ? ORDER BY message LIMIT ?
-"""
-_NOTE = "INSERT OR IGNORE INTO failed SELECT id, 0 FROM messages WHERE id = ?"
-_OVER = f"""
-UPDATE failed SET over = 1 WHERE message = ? AND over = 0 AND NOT EXISTS
-    (SELECT 1 FROM recipients WHERE message = failed.message AND state < {State.DONE.value})
-"""
-_LOOK = "SELECT last FROM commits WHERE last > ? AND last <= ? ORDER BY last LIMIT ?"
-_FORGET = """
-DELETE FROM commits WHERE last > ? AND last <= ? AND NOT EXISTS
-    (SELECT 1 FROM messages WHERE id <= last AND id > last - length(keys) / 16)
-"""
 
 
 class SqliteEngine:
@@ -85,12 +55,16 @@ class SqliteEngine:
         self._broken = ""
         self._last: int = self._last_id()
         self._open_bits: dict[int, int] = {}
+        self._folded = {
+            message: _all_of(len(unfold(folded))) for message, folded in self._execute(statements.FOLDED).fetchall()
+        }
+        self._unfolded: list[int] = []  # in the transaction under way
         self._some_failed = self._any_failed()  # what succeeds shall not pay for what fails
-        self._keys = _Keys(clock, self._last)
+        self._keys = Keys(clock, self._last)
         # The incarnation is a constant of the statement: to bind bytes costs a microsecond each time.
         prefix = f"INSERT INTO messages VALUES (?, x'{self.incarnation.hex()}', ?, ?, ?, ?, ?, "
-        self._insert_plain = prefix + "NULL)"
-        self._insert_spooled = prefix + "?)"
+        self._insert_plain = prefix + "NULL, ?)"
+        self._insert_spooled = prefix + "?, ?)"
 
     @classmethod
     def open(cls, directory: Path | str, clock: Callable[[], float]) -> SqliteEngine:
@@ -124,6 +98,7 @@ class SqliteEngine:
         """See Engine."""
         first = self._last + 1
         bits: dict[int, int] = {}
+        folded: list[int] = []
         failed: list[int] = []
         bounced: list[int] = []
         accepted = len(drafts)
@@ -134,17 +109,19 @@ class SqliteEngine:
                 bounces, bounced = self._end(endings, first + accepted, bits)
                 drafts = [*drafts, *bounces]
             if drafts:
-                self._insert(drafts, first, bits)
+                folded = self._insert(drafts, first, bits)
             if marks:
                 failed = self._settle(marks, bits)
             ended = sorted(message for message, still_open in bits.items() if not still_open)
             gone = self._delete(ended)
+            if len(self._folded) > FOLDED_KEPT:
+                self._unfold([message for message in self._folded if bits.get(message, 1)])
             some_failed = self._some_failed and self._any_failed()
             self._keys.forget(self._execute, self._last)
         # From here on it is done; what follows must not fail.
         self._last += len(drafts)
         self._some_failed = some_failed
-        self._remember(bits)
+        self._remember(bits, folded)
         for name in gone:
             spool.remove(self._spool, name)
         return Receipt(list(range(first, first + accepted)), ended, failed, bounced)
@@ -166,33 +143,38 @@ class SqliteEngine:
                 numbers.append(0)
         return bounces, numbers
 
-    def _insert(self, drafts: Sequence[Draft], first: int, bits: dict[int, int]) -> None:
-        """Insert, numbering from `first`, and note in `bits` which recipients are open."""
-        keys = b"".join([draft.key for draft in drafts])
+    def _insert(self, drafts: Sequence[Draft], first: int, bits: dict[int, int]) -> list[int]:
+        """Insert, numbering from `first`, and note in `bits` which recipients are open. Returns which are folded."""
+        keys = bytearray().join([draft.key for draft in drafts])
         assert len(keys) == KEY_OCTETS * len(drafts)
         plain, spooled, bodies, recipients = [], [], [], []
+        folded: list[int] = []
         # bytearray: sqlite3 binds it five times as fast as bytes, for which it looks up adapters each time.
-        for message, draft in enumerate(drafts, first):
-            envelope = draft.envelope
-            born = draft.born
-            row = (message, born, bytearray(envelope.sender), draft.size, draft.uid, draft.pid)
-            if draft.spool is None:
-                assert draft.body is not None
-                plain.append(row)
-                bodies.append((message, bytearray(draft.body)))
+        for message, (_key, envelope, born, uid, pid, size, body, file) in enumerate(drafts, first):
+            addresses = envelope.recipients
+            count = len(addresses)
+            bits[message] = _all_of(count)
+            if count <= FEW:
+                folded.append(message)
+                kept = fold(addresses)
             else:
-                spooled.append((*row, draft.spool))
-            number = 0
-            for address in envelope.recipients:
-                recipients.append((message, number, bytearray(address), born))
-                number += 1
-            bits[message] = (1 << number) - 1
+                recipients += [(message, number, bytearray(one), born) for number, one in enumerate(addresses)]
+                kept = bytearray()
+            sender = bytearray(envelope.sender)
+            if file is None:
+                assert body is not None
+                plain.append((message, born, sender, size, uid, pid, kept))
+                bodies.append((message, bytearray(body)))
+            else:
+                spooled.append((message, born, sender, size, uid, pid, file, kept))
         self._execute("INSERT INTO commits VALUES (?, ?)", (first + len(drafts) - 1, keys))
         self._many(self._insert_plain, plain)
+        self._many("INSERT INTO bodies VALUES (?, ?)", bodies)
         if spooled:
             self._many(self._insert_spooled, spooled)
-        self._many("INSERT INTO bodies VALUES (?, ?)", bodies)
-        self._many("INSERT INTO recipients VALUES (?, ?, ?, 0, 0, ?, x'')", recipients)
+        if recipients:
+            self._many(statements.RECIPIENTS, recipients)
+        return folded
 
     def _leave_room(self, drafts: Sequence[Draft]) -> None:
         """New mail must not take the last of the disk: without room for marks nothing that is queued could ever leave.
@@ -219,36 +201,63 @@ class SqliteEngine:
                 continue
             before = bits.get(message)
             if before is None:
-                before = known.get(message) or self._load_bits(message)
+                before = self._folded.get(message) or known.get(message) or self._load_bits(message)
             if before:  # else the message is no more
                 bits[message] = after = before & ~(1 << mark.number)
                 if after:
                     finished.append((message, mark.number))
+        finished = [(message, number) for message, number in finished if bits[message]]  # the others end
+        if updates or finished:
+            changed = dict.fromkeys([update[4] for update in updates] + [message for message, _ in finished])
+            self._unfold([message for message in changed if message in self._folded])
         if updates:
-            self._many(_MARK, updates)
+            self._many(statements.MARK, updates)
         if finished:
-            self._many(_FINISH, finished)
+            self._many(statements.FINISH, finished)
         if failed:
-            self._many(_NOTE, [(message,) for message in failed])
+            self._many(statements.NOTE, [(message,) for message in failed])
             self._some_failed = True
         if not self._some_failed:
             return failed
         touched = dict.fromkeys(failed + [message for message, _ in finished])
-        return [message for message in touched if bits.get(message, 1) and self._execute(_OVER, (message,)).rowcount]
+        return [
+            message
+            for message in touched
+            if bits.get(message, 1) and self._execute(statements.OVER, (message,)).rowcount
+        ]
+
+    def _unfold(self, messages: Sequence[int]) -> None:
+        """Give the recipients of these folded messages rows, in the transaction under way."""
+        rows = []
+        for message in messages:
+            rows += [(message, one.number, bytearray(one.address), one.due) for one in self._spread(message)]
+        self._many(statements.RECIPIENTS, rows)
+        self._unfolded += messages
+
+    def _spread(self, message: int) -> list[Recipient]:
+        """The recipients of a folded message."""
+        born, folded = self._execute("SELECT born, addresses FROM messages WHERE id = ?", (message,)).fetchone()
+        return [
+            Recipient(number, address, State.WAITING, 0, born, b"") for number, address in enumerate(unfold(folded))
+        ]
 
     def _load_bits(self, message: int) -> int:
-        return sum(1 << number for (number,) in self._execute(_OPEN, (message,)).fetchall())
+        return sum(1 << number for (number,) in self._execute(statements.OPEN, (message,)).fetchall())
 
     def _any_failed(self) -> bool:
         return self._execute("SELECT 1 FROM failed LIMIT 1").fetchone() is not None
 
-    def _remember(self, bits: dict[int, int]) -> None:
+    def _remember(self, bits: dict[int, int], folded: Sequence[int]) -> None:
         known = self._open_bits
+        for message in folded:
+            if bits[message]:
+                self._folded[message] = bits.pop(message)
         for message, still_open in bits.items():
             if still_open:
                 known[message] = still_open
             else:
                 known.pop(message, None)
+                self._folded.pop(message, None)
         if len(known) > OPEN_BITS_KEPT:
             for message in list(islice(known, len(known) - OPEN_BITS_KEPT // 2)):
                 del known[message]
@@ -261,11 +270,15 @@ class SqliteEngine:
             named = "SELECT spool FROM messages WHERE id BETWEEN ? AND ? AND +spool IS NOT NULL"
             gone += [name for (name,) in self._execute(named, span).fetchall()]
             self._execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", span)
-            self._execute("DELETE FROM recipients WHERE message BETWEEN ? AND ?", span)
             self._execute("DELETE FROM bodies WHERE message BETWEEN ? AND ?", span)
             if self._some_failed:
                 self._execute("DELETE FROM failed WHERE message BETWEEN ? AND ?", span)
+        for span in _spans([message for message in messages if self._has_rows(message)]):
+            self._execute("DELETE FROM recipients WHERE message BETWEEN ? AND ?", span)
         return gone
+
+    def _has_rows(self, message: int) -> bool:
+        return message not in self._folded or message in self._unfolded
 
     # Questions.
 
@@ -281,8 +294,11 @@ class SqliteEngine:
 
     def claim(self, after: Position = START, limit: int = 100) -> list[Entry]:
         """See Engine."""
+        if self._folded:
+            with self._writing():
+                self._unfold(list(self._folded))
         with self._reading():
-            rows = self._execute(_CLAIM, (*after, limit)).fetchall()
+            rows = self._execute(statements.CLAIM, (*after, limit)).fetchall()
             return [
                 (self._message(message), [_recipient(row) for row in group])
                 for message, group in groupby(rows, key=lambda row: row[0])
@@ -304,18 +320,18 @@ class SqliteEngine:
     def failed(self, after: int = 0, limit: int = 100) -> list[Message]:
         """See Engine."""
         with self._reading():
-            return [Message(*row) for row in self._execute(_WANT_ENDING, (after, limit)).fetchall()]
+            return [Message(*row) for row in self._execute(statements.WANT_ENDING, (after, limit)).fetchall()]
 
     def failures(self, message: int, after: int = -1, limit: int = 100) -> list[Recipient]:
         """See Engine."""
         with self._reading():
-            rows = self._execute(_FAILURES, (message, after, limit)).fetchall()
+            rows = self._execute(statements.FAILURES, (message, after, limit)).fetchall()
         return [_recipient(row) for row in rows]
 
     def listing(self, after: int = 0, limit: int = 100) -> list[Entry]:
         """See Engine."""
         with self._reading():
-            rows = self._execute(f"SELECT {_MESSAGE} FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+            rows = self._execute(statements.LISTING, (after, limit))
             return [(Message(*row), self._recipients(row[0])) for row in rows.fetchall()]
 
     def show(self, message: int) -> Entry | None:
@@ -323,11 +339,12 @@ class SqliteEngine:
         return next(iter(self.listing(message - 1, 1)), None) if self._exists(message) else None
 
     def _message(self, message: int) -> Message:
-        return Message(*self._execute(f"SELECT {_MESSAGE} FROM messages WHERE id = ?", (message,)).fetchone())
+        return Message(*self._execute(statements.SHOW, (message,)).fetchone())
 
     def _recipients(self, message: int) -> list[Recipient]:
-        query = f"SELECT message, {_RECIPIENT} FROM recipients WHERE message = ? ORDER BY number"
-        return [_recipient(row) for row in self._execute(query, (message,)).fetchall()]
+        if message in self._folded:
+            return self._spread(message)
+        return [_recipient(row) for row in self._execute(statements.SHOW_RECIPIENTS, (message,)).fetchall()]
 
     def _exists(self, message: int) -> bool:
         with self._reading():
@@ -337,8 +354,8 @@ class SqliteEngine:
         return self._execute("SELECT 1 FROM messages WHERE spool = ?", (name,)).fetchone() is not None
 
     def _last_id(self) -> int:
-        row = self._execute("SELECT seq FROM sqlite_sequence WHERE name = 'commits'").fetchone()
-        return int(row[0]) if row else 0
+        (last,) = self._execute("SELECT max(last) FROM commits").fetchone()
+        return int(last or 0)
 
     # What the postmaster says.
 
@@ -364,12 +381,15 @@ class SqliteEngine:
             gone = self._delete(there)
         for message in there:
             self._open_bits.pop(message, None)
+            self._folded.pop(message, None)
         for name in gone:
             spool.remove(self._spool, name)
         return there
 
     def _change(self, change: str, messages: Iterable[int], value: int | bytes) -> list[int]:
+        messages = list(messages)
         with self._writing():
+            self._unfold([message for message in dict.fromkeys(messages) if message in self._folded])
             return [message for message in messages if self._execute(change, (value, message)).rowcount]
 
     def close(self) -> None:
@@ -383,6 +403,7 @@ class SqliteEngine:
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
         self._check()
+        self._unfolded = []
         try:
             self._execute("BEGIN IMMEDIATE")
             yield
@@ -392,6 +413,8 @@ class SqliteEngine:
         except BaseException:
             self._roll_back()
             raise
+        for message in self._unfolded:
+            self._open_bits[message] = self._folded.pop(message)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -424,53 +447,14 @@ class SqliteEngine:
             self._broken = schema.trouble(problem).text
 
 
-class _Keys:
-    """When keys of past commits may be forgotten: ten minutes of this engine's life after they were committed, or
-    after it was opened (who asks may have had to wait for that), and not while a message of the same commit lives.
-    Those that were there when it was opened stay as long as any message of that time: it may be the parent of a forward
-    whose own end a crash has lost, and be tried again days later."""
-
-    LOOK = 500  # commits looked at in one commit
-    INTERVAL = 0.1  # seconds between two looks: LOOK is far more than the commits made in that time
-    REST = 10.0  # seconds between two rounds
-    NOTE = 1.0  # seconds between two notes
-
-    def __init__(self, clock: Callable[[], float], last: int) -> None:
-        self._clock = clock
-        now = clock()
-        self._notes = deque([(now, last)])  # how far commits had come at that time: at most KEYS_KEPT / NOTE of them
-        self._opened = last
-        self._old = 0  # commits up to this id are old enough
-        self._end = 0  # up to which this round goes
-        self._looked = 0  # and has come
-        self._next = now
-
-    def forget(self, execute: Callable[..., sqlite3.Cursor], last: int) -> None:
-        """Look at a few commits, `last` being the newest before this transaction. What a rollback brings back comes
-        again in the next round."""
-        now = self._clock()
-        if now < self._next:
-            return
-        self._next = now + self.INTERVAL
-        notes = self._notes
-        while notes and notes[0][0] <= now - KEYS_KEPT:
-            self._old = notes.popleft()[1]
-        if not notes or now >= notes[-1][0] + self.NOTE:
-            notes.append((now, last))
-        looked = execute(_LOOK, (self._looked, self._end, self.LOOK)).fetchall()
-        if looked:
-            execute(_FORGET, (self._looked, looked[-1][0]))
-            self._looked = looked[-1][0]
-        if len(looked) < self.LOOK:
-            (oldest,) = execute("SELECT min(id) FROM messages").fetchone()
-            before = oldest is not None and oldest <= self._opened
-            self._looked, self._end = self._opened if before else 0, self._old
-            self._next = now + self.REST
-
-
 def _recipient(row: tuple[int, int, bytes, int, int, int, bytes]) -> Recipient:
     _, number, address, state, attempts, due, reason = row
     return Recipient(number, address, _STATES[state], attempts, due, reason)
+
+
+def _all_of(count: int) -> int:
+    """The bits of so many recipients, all open."""
+    return (1 << count) - 1
 
 
 def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -299,7 +299,12 @@ class Queue:
         if self._full_until > now or self._rounds.draining:
             return
         if not self._marked:
-            self._handout.read_ahead()
+            try:
+                self._handout.read_ahead()
+            except QueueFull as failure:
+                self._say_full(failure)
+                self._full_until = now + FULL_PAUSE
+                return
         self._handout.start(now)
         self._note_marks(now)
 
