@@ -121,6 +121,13 @@ async def lines(reader: asyncio.StreamReader, count: int) -> list[bytes]:
     return [await reader.readline() for _ in range(count)]
 
 
+def let_pass(conversation: Conversation | None, seconds: float) -> None:
+    """Two sweeps, so far apart."""
+    assert conversation is not None
+    conversation.sweep(1000.0)
+    conversation.sweep(1000.0 + seconds)
+
+
 ENVELOPE = b"HELO c.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<joe@example.org>\r\nDATA\r\n"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
@@ -177,7 +184,7 @@ def test_a_result_that_comes_after_its_effect_was_given_up_answers_no_later_effe
         await lines(reader, 3)
         conversation = house.current
         assert conversation is not None
-        conversation.sweep(asyncio.get_running_loop().time() + 61)
+        let_pass(conversation, 61)
         assert [line[:3] for line in await lines(reader, 2)] == [b"451", b"503"]
         writer.write(b"RCPT TO:<jim@example.org>\r\n")
         await asyncio.sleep(0.05)
@@ -202,8 +209,7 @@ def test_a_result_that_giving_up_brings_is_the_only_one() -> None:
         reader, writer = streams
         writer.write(b"HELO c.example\r\nMAIL FROM:<a@b.example>\r\n" + b"RCPT TO:<joe@example.org>\r\n" * 2)
         await lines(reader, 3)
-        assert house.current is not None
-        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        let_pass(house.current, 61)
         assert (await reader.readline())[:3] == b"550"
         house.errands.resumers[1](None)
         assert (await reader.readline())[:3] == b"250"
@@ -216,8 +222,7 @@ def test_an_effect_has_its_own_time_also_when_replies_went_out_before_it() -> No
         reader, writer = streams
         writer.write(ENVELOPE)
         await lines(reader, 3)
-        assert house.current is not None
-        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        let_pass(house.current, 61)
         assert (await reader.readline())[:3] == b"451"
 
     converse(House(Errands(waits=(effects.CheckRecipient,)), Patience(idle=1200.0)), client)
@@ -227,10 +232,9 @@ def test_a_silent_client_is_sent_away_and_a_busy_one_is_not() -> None:
     async def client(house: House, streams: Streams) -> None:
         reader, _writer = streams
         await reader.readline()
-        conversation, now = house.current, asyncio.get_running_loop().time()
-        assert conversation is not None
-        conversation.sweep(now + 59)
-        conversation.sweep(now + 61)
+        let_pass(house.current, 59)
+        assert house.current is not None and not house.current._closing
+        let_pass(house.current, 61)
         assert await reader.read() == b"421 farewell\r\n"
 
     converse(House(Errands()), client)
@@ -240,8 +244,7 @@ def test_the_whole_session_has_an_end() -> None:
     async def client(house: House, streams: Streams) -> None:
         reader, _writer = streams
         await reader.readline()
-        assert house.current is not None
-        house.current.sweep(asyncio.get_running_loop().time() + 601)
+        let_pass(house.current, 601)
         assert await reader.read() == b"421 farewell\r\n"
 
     converse(House(Errands(), Patience(idle=10_000.0)), client)
@@ -299,8 +302,7 @@ def test_a_handshake_that_trickles_gets_no_more_time(tls: tuple[ssl.SSLContext, 
         reader, writer = streams
         writer.write(b"\x16\x03\x01")
         await asyncio.sleep(0.05)
-        assert house.current is not None
-        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        let_pass(house.current, 61)
         assert await reader.read() == b""
 
     converse(House(Errands(), Patience(idle=1200.0), service="submissions", context=tls[0]), client)
@@ -314,8 +316,7 @@ def test_after_the_handshake_a_client_has_its_time(tls: tuple[ssl.SSLContext, ss
             pass
         await writer.start_tls(tls[1], server_hostname="mx.example.org")
         await asyncio.sleep(0.05)
-        assert house.current is not None
-        house.current.sweep(asyncio.get_running_loop().time() + 61)
+        let_pass(house.current, 61)
         writer.write(b"NOOP\r\n")
         assert (await reader.readline())[:3] == b"250"
 

@@ -2,7 +2,8 @@
 to an executor, replies back. The asyncio driver of both protocols; it knows neither.
 
 While an effect is outstanding no event is taken; what the client sends meanwhile is held up to HELD_LIMIT octets, then
-reading pauses. A client that does not read its replies is not served on either.
+reading pauses. A client that does not read its replies is not served on either. The clock is read by `sweep` alone:
+every patience begins with the sweep that comes next, so it is up to a sweep longer and never shorter.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Generator
+from functools import partial
 from types import GeneratorType
 from typing import Any, Final, Protocol, cast
 
@@ -47,6 +49,10 @@ class Machine(Protocol):
     def closing(self) -> bool: ...
 
 
+def _nowhere(_octets: bytes) -> None:
+    """To a client that is gone, or has not come yet."""
+
+
 class Session(Protocol):
     """sessions.reception.Reception and sessions.retrieval.Retrieval."""
 
@@ -79,8 +85,8 @@ class Conversation(asyncio.Protocol):
 
     __slots__ = (
         "_asking", "_closing", "_context", "_deadline", "_effect", "_end", "_eof", "_executor", "_gone", "_held",
-        "_implicit", "_leaving", "_limits", "_loop", "_machine", "_more_room", "_paused", "_session", "_tls",
-        "_transport", "_writable",
+        "_implicit", "_leaving", "_limits", "_loop", "_machine", "_more_room", "_patience", "_paused", "_put",
+        "_session", "_tls", "_transport", "_writable",
     )  # fmt: skip
 
     def __init__(
@@ -100,13 +106,16 @@ class Conversation(asyncio.Protocol):
         self._tls = Tls(context) if implicit and context is not None else None
         self._gone = gone
         self._transport: asyncio.Transport | None = None
+        self._put: Callable[[bytes], None] = _nowhere  # takes octets for the client
         self._asking: Generator[Effect, Any, Any] | None = None
         self._effect: Effect | None = None
         self._held = 0
         self._paused = self._eof = self._closing = self._leaving = False
         self._writable = True
         self._more_room: Callable[[], None] | None = None
-        self._deadline = self._end = 0.0
+        self._patience = limits.idle  # seconds for what is waited for now
+        self._deadline: float | None = None  # of that; None: to be counted from the next sweep, as `_end` is
+        self._end: float | None = None
         self._executor.attach(self)
 
     # asyncio calls these
@@ -114,14 +123,13 @@ class Conversation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
         self._transport = transport
-        now = self._loop.time()
-        self._end = now + self._limits.total
         if self._tls is None:
-            self._deadline = now + self._limits.idle
+            self._put = transport.write
             self._machine.greet()
             self._flush()
         else:
-            self._deadline = now + HANDSHAKE_TIMEOUT
+            self._put = self._encrypt
+            self._wait(HANDSHAKE_TIMEOUT)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -131,7 +139,7 @@ class Conversation(asyncio.Protocol):
         if not data:
             return
         if self._effect is None:
-            self._deadline = self._loop.time() + self._limits.idle
+            self._deadline = None
         self._machine.receive(data)
         if self._asking is None and self._writable:
             self._advance()
@@ -163,6 +171,7 @@ class Conversation(asyncio.Protocol):
     def connection_lost(self, _problem: Exception | None) -> None:
         self._closing = True
         self._transport = None
+        self._put = _nowhere
         self._more_room = None
         if self._asking is not None:
             self._asking.close()
@@ -176,15 +185,14 @@ class Conversation(asyncio.Protocol):
     def resumer(self) -> Callable[[Any], None]:
         """How to hand in the result of the effect that is outstanding now. A result that comes when the client has
         left, or after the effect was given up, is dropped: it must not answer a later effect."""
-        effect = self._effect
-        return lambda result: self._resume(result) if self._effect is effect else None
+        return partial(self._resume, self._effect)
 
-    def _resume(self, result: Any) -> None:
+    def _resume(self, effect: Effect | None, result: Any) -> None:
         asking = self._asking
-        if asking is None or self._effect is None or self._closing:
+        if effect is not self._effect or effect is None or asking is None or self._closing:
             return
         self._effect = None
-        self._deadline = self._loop.time() + self._limits.idle
+        self._wait(self._limits.idle)
         if self._run(asking, result):
             self._advance()
 
@@ -192,8 +200,8 @@ class Conversation(asyncio.Protocol):
         """Send octets to the client. False: wait for `when_writable` before the next."""
         if self._transport is None:
             return False
-        self._send(octets)
-        self._deadline = self._loop.time() + self._limits.idle
+        self._put(octets)
+        self._wait(self._limits.idle)
         return self._writable
 
     def abort(self) -> None:
@@ -212,6 +220,10 @@ class Conversation(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Called about once a second: end what took too long."""
+        if self._end is None:
+            self._end = now + self._limits.total
+        if self._deadline is None:
+            self._deadline = now + self._patience
         if now < self._deadline and now < self._end:
             return
         if self._closing:
@@ -235,6 +247,11 @@ class Conversation(asyncio.Protocol):
 
     # inside
 
+    def _wait(self, seconds: float) -> None:
+        """What comes next has so long from now on."""
+        self._patience = seconds
+        self._deadline = None
+
     def _advance(self) -> None:
         """Take events until one has to wait, then say what there is to say."""
         machine = self._machine
@@ -249,7 +266,7 @@ class Conversation(asyncio.Protocol):
                 return
         octets = machine.data_to_send()
         if octets:
-            self._send(octets)
+            self._put(octets)
         if self._closing or not self._writable:
             return
         if machine.closing or self._eof:
@@ -272,7 +289,7 @@ class Conversation(asyncio.Protocol):
                 result = execute(effect)
                 if result is PENDING:
                     self._flush()
-                    self._deadline = self._loop.time() + EFFECT_TIMEOUT
+                    self._wait(EFFECT_TIMEOUT)
                     return False
                 self._effect = None
         except StopIteration as stop:
@@ -285,14 +302,12 @@ class Conversation(asyncio.Protocol):
     def _flush(self) -> None:
         octets = self._machine.data_to_send()
         if octets:
-            self._send(octets)
+            self._put(octets)
 
-    def _send(self, octets: bytes) -> None:
-        if self._transport is not None:
-            if self._tls is not None:
-                self._tls.send(octets)
-                octets = self._tls.outgoing()
-            self._transport.write(octets)
+    def _encrypt(self, octets: bytes) -> None:
+        assert self._tls is not None
+        self._tls.send(octets)
+        self._send_outgoing(self._tls)
 
     def _hold(self, octets: int) -> None:
         self._held += octets
@@ -316,7 +331,7 @@ class Conversation(asyncio.Protocol):
             return b""
         self._send_outgoing(tls)
         if fresh and tls.established:
-            self._deadline = self._loop.time() + self._limits.idle
+            self._wait(self._limits.idle)
             self._machine.secured()
             self._session.secured(tls.facts)
             if self._implicit:
@@ -332,12 +347,13 @@ class Conversation(asyncio.Protocol):
     def _start_tls(self) -> None:
         assert self._context is not None  # STARTTLS is offered only with one
         self._tls = Tls(self._context)
-        self._deadline = self._loop.time() + HANDSHAKE_TIMEOUT
+        self._put = self._encrypt
+        self._wait(HANDSHAKE_TIMEOUT)
         self._release()
 
     def _close(self) -> None:
         self._closing = True
-        self._deadline = self._loop.time() + CLOSING_TIME
+        self._wait(CLOSING_TIME)
         if self._transport is not None:
             if self._tls is not None and self._tls.established:
                 self._tls.close()
