@@ -20,7 +20,7 @@ from pillarbox.queue import spool
 from pillarbox.queue.engine import START, Draft, Ending, Entry, Mark, Position, QueueFull, Receipt, State
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
-from pillarbox.roles.drafts import SMALL
+from pillarbox.roles.drafts import BLOCK
 from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
@@ -304,9 +304,9 @@ def test_a_message_that_failed_before_a_crash_bounces_at_the_next_start(tmp_path
 
 def test_an_owner_that_does_not_read_does_not_keep_the_queue_busy(queue: Played) -> None:
     smtpd = queue.link("smtpd")
-    count = 2 * ON_THE_WAY // SMALL
+    count = 2 * ON_THE_WAY // BLOCK
     for number in range(count):
-        queue.send(smtpd, b"joe@example.org", tag=number, body=b"x" * SMALL)
+        queue.send(smtpd, b"joe@example.org", tag=number, body=b"x" * BLOCK)
     owner = queue.owner()
     frames(smtpd, Verb.COMMITTED, count)
     before = queue.processor_time()

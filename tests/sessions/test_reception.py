@@ -9,7 +9,7 @@ from pillarbox.admission import Admission
 from pillarbox.credentials import Digest, Password
 from pillarbox.envelope import Envelope
 from pillarbox.sessions.effects import Abort, Authenticate, CheckRecipient, Commit, Effect, OpenDraft, Pause, WriteBlock
-from pillarbox.sessions.reception import LONGEST_HEADER, Exchange, Reception
+from pillarbox.sessions.reception import KEPT, Exchange, Reception
 from pillarbox.smtp import replies as r
 from pillarbox.smtp.events import Auth, Content, Event, Hello, Mail
 from pillarbox.smtp.reply import Reply
@@ -76,10 +76,22 @@ def test_a_message_is_queued_with_its_envelope_and_a_received_field() -> None:
     ]
 
 
-def test_a_message_costs_four_effects_and_its_recipients() -> None:
+def test_a_small_message_costs_two_effects_and_its_recipients() -> None:
     connection = greeted()
     connection.say(*MAIL, b"DATA", b"x", b".")
-    assert [type(effect) for effect in connection.world.done] == [CheckRecipient, OpenDraft, WriteBlock, Commit]
+    assert [type(effect) for effect in connection.world.done] == [CheckRecipient, OpenDraft, Commit]
+
+
+def test_a_large_message_is_written_as_it_comes() -> None:
+    connection = greeted()
+    connection.say(*MAIL, b"DATA")
+    for number in range(300):
+        connection.say(b"%d" % number + b"x" * 995)
+        assert connection.world.draft is not None and len(connection.world.draft) >= 998 * number - KEPT
+    assert codes(connection.say(b".")) == [250]
+    content = b"".join(b"%d" % number + b"x" * 995 + b"\n" for number in range(300))
+    assert body(connection.world.queued[0][1]) == content
+    assert 2 <= [type(effect) for effect in connection.world.done].count(WriteBlock) <= len(content) // KEPT
 
 
 def test_nothing_is_added_to_the_message_of_a_stranger_but_received() -> None:
@@ -112,7 +124,7 @@ def test_trouble_with_the_draft_is_said_before_354() -> None:
 def test_trouble_in_the_midst_is_remembered_and_the_rest_is_thrown_away() -> None:
     connection = greeted(world=World(refusing={WriteBlock: DISK_FULL}))
     assert codes(connection.say(*MAIL, b"DATA")) == [250, 250, 354]
-    assert connection.say(b"some") == b""
+    assert connection.say(b"x" * KEPT) == b""
     connection.world.refusing.clear()
     assert connection.say(b"more", b"QUIT") == b""
     assert connection.say(b".") == b"452 4.3.1 the disk is full\r\n"
@@ -576,12 +588,12 @@ def test_only_so_much_of_a_header_is_held_back() -> None:
     connection = submitting()
     connection.say(b"MAIL FROM:<joe@example.org>", b"RCPT TO:<amy@example.org>", b"DATA")
     line = b"X: " + b"y" * 997
-    for _ in range(LONGEST_HEADER // 1001):
+    for _ in range(KEPT // 1001 - 1):
         connection.say(line)
         assert not connection.world.draft
-    connection.say(line)
+    connection.say(line, line)
     assert connection.world.draft
-    assert len(connection.world.draft) > LONGEST_HEADER
+    assert len(connection.world.draft) > KEPT
     assert codes(connection.say(b"", b"body", b".")) == [250]
     assert connection.world.queued[0][1].endswith(b"yyy\n\nbody\n")
     assert connection.world.queued[0][1].count(b"Date: ") == 1
@@ -589,7 +601,7 @@ def test_only_so_much_of_a_header_is_held_back() -> None:
 
 def test_trouble_with_the_first_block_of_a_submitted_message_is_told_once() -> None:
     connection = submitting(world=World(refusing={WriteBlock: DISK_FULL}))
-    heard = connection.say(b"MAIL FROM:<joe@example.org>", b"RCPT TO:<amy@example.org>", b"DATA", b"Subject: x", b".")
+    heard = connection.say(b"MAIL FROM:<joe@example.org>", b"RCPT TO:<amy@example.org>", b"DATA", b"x" * KEPT, b".")
     assert codes(heard) == [250, 250, 354, 452]
     assert [type(effect) for effect in connection.world.done].count(WriteBlock) == 1
 

@@ -62,8 +62,8 @@ class World:
             case WriteBlock(block):
                 assert self.draft is not None, "no draft is open"
                 self.draft += block
-            case Commit(envelope):
-                return self._commit(envelope)
+            case Commit(envelope, rest):
+                return self._commit(envelope, rest)
             case Abort():
                 assert self.draft is not None, "nothing to abort"
                 self.draft = None
@@ -75,9 +75,9 @@ class World:
                 raise AssertionError(effect)
         return None
 
-    def _commit(self, envelope: Envelope) -> Committed:
+    def _commit(self, envelope: Envelope, rest: bytes) -> Committed:
         assert self.draft is not None, "no draft is open"
-        self.queued.append((envelope, bytes(self.draft)))
+        self.queued.append((envelope, bytes(self.draft + rest)))
         self.draft = None
         return Committed(b"%d" % len(self.queued))
 
@@ -172,6 +172,8 @@ class Connection:
 
     def _respond(self, event: Event) -> None:
         asking = self.session.respond(event)
+        if asking is None:
+            return
         if isinstance(asking, Reply):
             self.machine.answer(asking)
             return

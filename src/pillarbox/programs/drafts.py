@@ -1,5 +1,5 @@
-"""The messages of one SMTP session, on their way to whoever queues them: another program, which hears them as they
-come, or the server of this home, which hears them when they are whole."""
+"""The messages of one SMTP session, on their way to whoever queues them: another program, which hears a large one as it
+comes, or the server of this home, which hears them when they are whole."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Drafts:
                 return self._open()
             case effects.WriteBlock(block):
                 self._write(block)
-            case effects.Commit(envelope):
+            case effects.Commit(envelope, rest):
+                self._write(rest)
                 return self._commit(envelope)
             case effects.Abort():
                 self.forget()

@@ -261,7 +261,8 @@ class Conversation(asyncio.Protocol):
                 break
             response = self._session.respond(event)
             if type(response) is not GeneratorType:
-                machine.answer(response)
+                if response is not None:
+                    machine.answer(response)
             elif not self._run(response, None):
                 return
         octets = machine.data_to_send()

@@ -4,7 +4,7 @@ outcome got lost is asked for again by the draft's key when the queue is back.""
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,12 +13,12 @@ from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import KEY_OCTETS
 from pillarbox.roles.conversation import PENDING
 from pillarbox.roles.link import Frame, Link, refusal
-from pillarbox.roles.looplink import Questions
+from pillarbox.roles.looplink import Answer, Questions
 from pillarbox.roles.verbs import Verb
 from pillarbox.sessions.effects import Committed
 from pillarbox.status import Refusal, Status
 
-SMALL = 64 << 10  # octets up to which a message waits here and leaves in one frame
+BLOCK = 64 << 10  # octets in one frame
 RECIPIENTS_AT_ONCE = 1000  # in one frame: with the longest addresses they fit in beside a small body
 CREDIT = 256 << 10  # octets of blocks on their way before the queue must say TAKEN
 LOST_PATIENCE = 30.0  # seconds until a commit of unknown outcome is answered 451
@@ -46,16 +46,24 @@ class QueueLink:
     @property
     def refuses(self) -> Refusal | None:
         """Why no draft can be opened now; None when it can."""
-        return self._refuses if self.questions.present else AWAY
+        return AWAY if self.questions.link is None else self._refuses
 
     def _said(self, frame: Frame) -> None:
         if frame.verb is Verb.ACCEPTING:
             self._refuses = refusal(frame.fields) if frame.fields else None
 
-    def unknown(self, key: bytes, done: Done) -> None:
-        """The queue went away with this commit: `done` gets Committed or a Refusal when it is back."""
-        self._unknown[key] = done
-        self._loop.call_later(LOST_PATIENCE, self._settle, key, AWAY)
+    def answered(self, key: bytes, done: Done, frame: Frame | None) -> None:
+        """What the queue says of the commit with this key: `done` gets Committed or a Refusal. When it went away with
+        the commit, that is when it is back."""
+        if frame is None:
+            self._unknown[key] = done
+            self._loop.call_later(LOST_PATIENCE, self._settle, key, AWAY)
+        elif frame.verb is Verb.COMMITTED:
+            done(Committed(frame.fields[0]))
+        elif frame.verb is Verb.TAKEN:
+            self.questions.expect(frame.tag, partial(self.answered, key, done))
+        else:
+            done(refusal(frame.fields))
 
     def _recalled(self, key: bytes, done: Done) -> Callable[[Frame | None], None]:
         def answered(frame: Frame | None) -> None:
@@ -71,103 +79,75 @@ class QueueLink:
 
 
 class Draft:
-    """The one open draft of a session. `resumer` gives what takes a result that had to wait."""
+    """A message that is being taken. `resumer` gives what takes a result that had to wait."""
 
-    __slots__ = ("_blocks", "_credit", "_gone", "_key", "_queue", "_resumer", "_size", "_tag", "_waiting")
+    __slots__ = ("_credit", "_gone", "_key", "_queue", "_resumer", "_tag", "_waiting")
 
     def __init__(self, queue: QueueLink, resumer: Callable[[], Done]) -> None:
         self._queue, self._resumer = queue, resumer
-        self._forget()
-
-    def _forget(self) -> None:
-        self._key = b""
-        self._blocks: list[bytes] = []
-        self._size = 0
+        self._key = os.urandom(KEY_OCTETS)
         self._tag = 0  # not 0: the queue knows of it
         self._credit = CREDIT
         self._gone: Refusal | None = None
         self._waiting: Done | None = None
 
-    def open(self) -> Refusal | None:
-        """Begin a draft, unless the queue takes none."""
-        self.abort()
-        if refused := self._queue.refuses:
-            return refused
-        self._key = secrets.token_bytes(KEY_OCTETS)
-        return None
-
     def write(self, block: bytes) -> Any:
         """Append; PENDING when the queue has to catch up."""
         if self._gone is not None:
             return self._gone
-        self._blocks.append(block)
-        self._size += len(block)
-        if self._size <= SMALL:
-            return None
-        self._send_blocks()
+        self._send(block)
         if self._credit > 0:
             return None
         self._waiting = self._resumer()
         return PENDING
 
-    def _send_blocks(self) -> None:
+    def _send(self, octets: bytes) -> None:
         questions = self._queue.questions
         if not self._tag:
             self._tag = questions.tag()
-            questions.expect(self._tag, partial(self._heard, self._tag))
+            questions.expect(self._tag, self._heard)
             questions.say(self._tag, Verb.START, self._key)
-        octets = b"".join(self._blocks)
-        self._blocks = []
         self._credit -= len(octets)
-        for start in range(0, len(octets), SMALL):
-            questions.say(self._tag, Verb.BLOCK, octets[start : start + SMALL])
+        for start in range(0, len(octets), BLOCK):
+            questions.say(self._tag, Verb.BLOCK, octets[start : start + BLOCK])
 
-    def _heard(self, tag: int, frame: Frame | None) -> None:
+    def _heard(self, frame: Frame | None) -> None:
         """Of a large draft that is not yet to be committed: credit, or its end."""
-        if tag != self._tag:
-            return  # of a draft that was forgotten: the one that is open now has nothing to do with it
         if frame is not None and frame.verb is Verb.TAKEN:
             self._credit += int(frame.fields[0])
-            self._queue.questions.expect(tag, partial(self._heard, tag))
+            self._queue.questions.expect(frame.tag, self._heard)
         else:
             self._gone = AWAY if frame is None else refusal(frame.fields)
         if self._waiting is not None and (self._gone or self._credit > 0):
             resume, self._waiting = self._waiting, None
             resume(self._gone)
 
-    def commit(self, envelope: Envelope) -> Any:
-        """Send what is left and wait for the queue's word."""
+    def commit(self, envelope: Envelope, rest: bytes) -> Any:
+        """Append the rest and wait for the queue's word."""
         if self._gone is not None:
             return self._gone
-        key, questions, recipients = self._key, self._queue.questions, envelope.recipients
-        if (self._tag and self._blocks) or len(recipients) > RECIPIENTS_AT_ONCE:
-            self._send_blocks()
-        resume, unknown = self._resumer(), self._queue.unknown
-
-        def answered(frame: Frame | None) -> None:
-            if frame is None:
-                unknown(key, resume)
-            elif frame.verb is Verb.TAKEN:
-                questions.expect(frame.tag, answered)
-            else:
-                resume(Committed(frame.fields[0]) if frame.verb is Verb.COMMITTED else refusal(frame.fields))
-
-        if self._tag:
-            questions.expect(self._tag, answered)
-            while len(recipients) > RECIPIENTS_AT_ONCE:
-                questions.say(self._tag, Verb.RECIPIENTS, *recipients[:RECIPIENTS_AT_ONCE])
-                recipients = recipients[RECIPIENTS_AT_ONCE:]
-            questions.say(self._tag, Verb.COMMIT, envelope.sender, *recipients)
+        sender, recipients = envelope
+        answered = partial(self._queue.answered, self._key, self._resumer())
+        if self._tag or len(recipients) > RECIPIENTS_AT_ONCE:
+            self._send(rest)
+            self._say_envelope(sender, recipients, answered)
         else:
-            body = b"".join(self._blocks)
-            questions.ask(answered, Verb.MESSAGE, key, envelope.sender, body, *recipients)
-        self._forget()
+            self._queue.questions.ask(answered, Verb.MESSAGE, self._key, sender, rest, *recipients)
         return PENDING
+
+    def _say_envelope(self, sender: bytes, recipients: tuple[bytes, ...], answered: Answer) -> None:
+        questions, tag = self._queue.questions, self._tag
+        self._tag = 0
+        questions.expect(tag, answered)
+        while len(recipients) > RECIPIENTS_AT_ONCE:
+            questions.say(tag, Verb.RECIPIENTS, *recipients[:RECIPIENTS_AT_ONCE])
+            recipients = recipients[RECIPIENTS_AT_ONCE:]
+        questions.say(tag, Verb.COMMIT, sender, *recipients)
 
     def abort(self) -> None:
         """Forget an uncommitted draft. A commit under way is not touched: it may have happened."""
         if self._tag:
             self._queue.questions.forget(self._tag)
             self._queue.questions.say(self._tag, Verb.ABORT)
-        if self._key:
-            self._forget()
+            self._tag = 0
+        self._waiting = None

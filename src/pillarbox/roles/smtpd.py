@@ -71,16 +71,24 @@ class ReceptionExecutor:
         return self._role.check_recipient(effect.address, self._conversation.resumer)
 
     def _open_draft(self, _effect: effects.OpenDraft) -> Any:
-        return self._drafting().open()
+        self._abandon()
+        refused = self._role.queue.refuses
+        if refused is None:
+            assert self._conversation is not None
+            self._draft = Draft(self._role.queue, self._conversation.resumer)
+        return refused
 
     def _write_block(self, effect: effects.WriteBlock) -> Any:
-        return self._drafting().write(effect.block)
+        assert self._draft is not None
+        return self._draft.write(effect.block)
 
     def _commit(self, effect: effects.Commit) -> Any:
-        return self._drafting().commit(effect.envelope)
+        assert self._draft is not None
+        draft, self._draft = self._draft, None
+        return draft.commit(*effect)
 
     def _abort(self, _effect: effects.Abort) -> None:
-        self._drafting().abort()
+        self._abandon()
 
     def _authenticate(self, effect: effects.Authenticate) -> Any:
         assert self._conversation is not None
@@ -92,23 +100,21 @@ class ReceptionExecutor:
         self._role.loop.call_later(effect.seconds, self._conversation.resumer(), None)
         return PENDING
 
-    def _drafting(self) -> Draft:
-        if self._draft is None:
-            assert self._conversation is not None
-            self._draft = Draft(self._role.queue, self._conversation.resumer)
-        return self._draft
+    def _abandon(self) -> None:
+        if self._draft is not None:
+            self._draft.abort()
+            self._draft = None
 
     def give_up(self, effect: effects.Effect) -> Refusal:
         """The effect took too long. What was not committed is forgotten; a commit under way may still happen, and
         451 makes the client send it again."""
         if isinstance(effect, effects.WriteBlock):
-            self._drafting().abort()
+            self._abandon()
         return LATE
 
     def lost(self) -> None:
         """The client is gone: so is its draft, unless it is being committed."""
-        if self._draft is not None:
-            self._draft.abort()
+        self._abandon()
 
 
 # effect -> who sees to it; Any: the key says which effect a method takes

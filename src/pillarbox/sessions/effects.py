@@ -35,10 +35,11 @@ class WriteBlock(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """Make the open draft durable with this envelope. Result: Committed, or Refusal or Declined (the draft is
-    then gone)."""
+    """Append `rest` to the open draft and make it durable with this envelope. Result: Committed, or Refusal or Declined
+    (the draft is then gone)."""
 
     envelope: Envelope
+    rest: bytes
 
 
 @dataclass(frozen=True, slots=True)

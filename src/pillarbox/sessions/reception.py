@@ -53,8 +53,9 @@ from pillarbox.smtp.reply import Reply
 from pillarbox.status import Failure, Refusal
 
 FAILED_LOGINS: Final = 3
-LONGEST_HEADER: Final = 65536
-"""Octets of a submitted header that wait until it is known whether it has Date and Message-ID."""
+KEPT: Final = 65536
+"""Octets of a message that are kept back: a small one leaves with its Commit, and of a submitted one it is known by
+then whether its header has Date and Message-ID."""
 
 _SILENT: Final = Hello(b"", extended=False)  # of a client that has not said any
 
@@ -100,7 +101,7 @@ class Exchange:
     relayclient: bytes | None = None
     qmail: Qmail | None = None
 
-    @property
+    @cached_property
     def submission(self) -> bool:
         """Mail comes from our own users here."""
         return self.service != "smtp"
@@ -129,7 +130,7 @@ class Exchange:
 class Transaction:
     """One mail transaction, from MAIL to the end of its content."""
 
-    __slots__ = ("drafting", "held", "lead", "octets", "recipients", "sender", "trouble", "utf8", "watcher")
+    __slots__ = ("drafting", "kept", "lacking", "octets", "recipients", "room", "sender", "trouble", "utf8", "watcher")
 
     def __init__(self, sender: bytes, utf8: bool) -> None:
         self.sender = sender
@@ -139,8 +140,9 @@ class Transaction:
         self.octets = 0
         self.trouble: Refusal | None = None  # told at the end of the content
         self.watcher = Watcher()
-        self.lead = b""  # what goes ahead of the next block
-        self.held: list[bytes] | None = None  # a submitted header, while it may lack fields
+        self.kept: list[bytes] = []  # not yet written
+        self.room = KEPT  # octets that may still be kept
+        self.lacking = False  # behind the first piece that is kept, fields may be missing
 
 
 class Reception:
@@ -164,9 +166,9 @@ class Reception:
         self.identity: Identity | None = None
         """Who logged in, on a submission service."""
 
-    def respond(self, event: Event) -> Conversation | Reply:
+    def respond(self, event: Event) -> Conversation | Reply | None:
         """The answer, where nothing has to be asked for it. Else a generator: take its effects, send it their results;
-        what it returns is the answer (None for Chunk and Content)."""
+        what it returns is the answer. It is None for Chunk and Content."""
         return _RESPONSES[type(event)](self, event)
 
     def secured(self, facts: bytes) -> None:
@@ -304,13 +306,16 @@ class Reception:
         return None
 
     def _begin_content(self, transaction: Transaction) -> None:
-        facts, hello = self._facts, self._helo
+        facts = self._facts
         transaction.drafting = True
-        transaction.held = [] if facts.submission else None
-        if facts.qmail is not None:
-            transaction.lead = self._qmail_trace(facts.qmail)
-            return
-        transaction.lead = received(
+        transaction.lacking = facts.submission
+        trace = self._trace(transaction) if facts.qmail is None else self._qmail_trace(facts.qmail)
+        transaction.kept.append(trace)
+        transaction.room -= len(trace)
+
+    def _trace(self, transaction: Transaction) -> bytes:
+        facts, hello = self._facts, self._helo
+        return received(
             helo=hello.name,
             ip=facts.client,
             me=facts.me,
@@ -335,67 +340,65 @@ class Reception:
             seconds=int(facts.clock()),
         )
 
-    def _content(self, event: Content) -> Conversation:
+    def _content(self, event: Content) -> Conversation | None:
         transaction, block = self._under_way(), event.block
         transaction.watcher.feed(block)
         if transaction.trouble is not None:
             return None
         transaction.octets += len(block)
         if 0 < self._facts.admission.databytes < transaction.octets:
-            transaction.trouble = TOO_BIG
-            transaction.drafting = False
-            yield Abort()
-            return None
-        if transaction.held is not None:
-            transaction.held.append(block)
-            if not transaction.watcher.ended and transaction.octets < LONGEST_HEADER:
-                return None
-            block = self._release(transaction)
-        yield from self._write(transaction, block)
+            return self._too_big(transaction)
+        transaction.kept.append(block)
+        transaction.room -= len(block)
+        return self._write(transaction) if transaction.room < 0 else None
+
+    def _too_big(self, transaction: Transaction) -> Conversation:
+        transaction.trouble = TOO_BIG
+        transaction.drafting = False
+        transaction.kept.clear()
+        yield Abort()
         return None
 
-    def _release(self, transaction: Transaction) -> bytes:
-        """The submitted header that was held back, with what it lacks in front."""
-        facts, watcher = self._facts, transaction.watcher
-        if not watcher.has_message_id:
-            transaction.lead += b"Message-ID: <%s@%s>\n" % (facts.token(), facts.me)
-        if not watcher.has_date:
-            transaction.lead += b"Date: %s\n" % date(int(facts.clock()))
-        held, transaction.held = transaction.held, None
-        return b"".join(held or ())
-
-    def _write(self, transaction: Transaction, block: bytes) -> Generator[Effect, Result, None]:
-        if transaction.lead:
-            block, transaction.lead = transaction.lead + block, b""
-        refused = yield WriteBlock(block)
+    def _write(self, transaction: Transaction) -> Conversation:
+        refused = yield WriteBlock(self._release(transaction))
         if isinstance(refused, Refusal):
             transaction.trouble = refused
             transaction.drafting = False
+        return None
+
+    def _release(self, transaction: Transaction) -> bytes:
+        """What was kept back, with what a submitted header lacks."""
+        kept = transaction.kept
+        if transaction.lacking:
+            kept.insert(1, self._lacking(transaction.watcher))
+            transaction.lacking = False
+        transaction.kept, transaction.room = [], KEPT
+        return b"".join(kept)
+
+    def _lacking(self, watcher: Watcher) -> bytes:
+        facts = self._facts
+        message_id = b"" if watcher.has_message_id else b"Message-ID: <%s@%s>\n" % (facts.token(), facts.me)
+        return message_id + (b"" if watcher.has_date else b"Date: %s\n" % date(int(facts.clock())))
 
     def _end_of_chunk(self, event: EndOfChunk) -> Conversation:
         trouble = self._under_way().trouble
         if event.last:
-            return (yield from self._end())
+            return (yield from self._end(event))
         if trouble is None:
             return r.OK
         yield from self._drop()
         return Reply.of(trouble)
 
-    def _end_of_data(self, _event: EndOfData) -> Conversation:
-        return self._end()
-
-    def _end(self) -> Conversation:
+    def _end(self, _event: EndOfData | EndOfChunk) -> Conversation:
         """The message is whole: what became of it?"""
         transaction = self._under_way()
-        if transaction.trouble is None and (transaction.lead or transaction.held is not None):
-            rest = self._release(transaction) if transaction.held is not None else b""
-            yield from self._write(transaction, rest)
         trouble = LOOPING if transaction.watcher.hops >= HOPS else transaction.trouble
         if trouble is not None:
             yield from self._drop()
             return Reply.of(trouble)
         self._transaction = None
-        result = yield Commit(Envelope(transaction.sender, tuple(transaction.recipients)))
+        envelope = Envelope(transaction.sender, tuple(transaction.recipients))
+        result = yield Commit(envelope, self._release(transaction))
         if isinstance(result, Committed):
             return r.accepted(result.message)
         if isinstance(result, Declined):
@@ -409,7 +412,7 @@ class Reception:
 
 
 # Any: the key says which event a method takes.
-_RESPONSES: Final[dict[type[Event], Callable[[Reception, Any], Conversation | Reply]]] = {
+_RESPONSES: Final[dict[type[Event], Callable[[Reception, Any], Conversation | Reply | None]]] = {
     Hello: Reception._hello,
     StartTls: Reception._start_tls,
     Verify: Reception._verify,
@@ -420,7 +423,7 @@ _RESPONSES: Final[dict[type[Event], Callable[[Reception, Any], Conversation | Re
     Data: Reception._data,
     Chunk: Reception._chunk,
     Content: Reception._content,
-    EndOfData: Reception._end_of_data,
+    EndOfData: Reception._end,
     EndOfChunk: Reception._end_of_chunk,
     Reset: Reception._reset,
     Quit: Reception._quit,

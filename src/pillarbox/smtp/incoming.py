@@ -48,8 +48,10 @@ class Incoming:
         line = self._data[self._at : end]
         self._at = end + 1
         if self._at == len(self._data):
-            self._join()
-            self.drained = not self._data
+            if self._later:
+                self._join()
+            else:
+                self._data, self._at, self.drained = b"", 0, True  # an idle client's last block is not kept
         self.overlong = self._skipping or len(line) >= limit
         self._skipping = False
         return line[-1:] if self.overlong else line
