@@ -7,10 +7,9 @@ import os
 import socket
 import ssl
 import traceback
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 try:
     import uvloop
@@ -62,7 +61,7 @@ class Connections:
         self._most = affordable(CONNECTIONS, descriptors)
         self._role, self._welcome, self._attach, self._log = role, welcome, attach, log
         self._open: set[Conversation] = set()
-        self._from: Counter[str] = Counter()
+        self._from: dict[str, int] = {}  # client address -> its connections
         self._waiting: set[Door] = set()  # clients that are being looked up
         self._clients = Clients(house)
         self._servers: list[asyncio.Server] = []
@@ -104,7 +103,7 @@ class Connections:
         elif self._draining or len(self._open) + len(self._waiting) >= self._most or self._too_many(client):
             self._turn_away(door, client, "too many connections", b"" if service in IMPLICIT_TLS else self.full)
         else:
-            self._from[client] += 1
+            self._from[client] = self._from.get(client, 0) + 1
             verdict = WELCOME if self._clients.anybody else self._clients.verdict(service, client)
             if verdict is None:
                 self._waiting.add(door)
@@ -132,20 +131,22 @@ class Connections:
             return
         if verdict.blocked is not None:
             self._blocked(client, verdict.blocked)
-
-        def gone(conversation: Conversation) -> None:
-            self._open.discard(conversation)
-            self._leaves(client)
-
-        conversation = self._welcome(door.listener, client, verdict, gone)
+        conversation = self._welcome(door.listener, client, verdict, partial(self._gone, client))
         self._open.add(conversation)
         door.let_in(conversation)
 
+    def _gone(self, client: str, conversation: Conversation) -> None:
+        self._open.discard(conversation)
+        self._leaves(client)
+
     def _leaves(self, client: str) -> None:
-        self._from[client] -= 1
-        if not self._from[client]:
+        left = self._from[client] - 1
+        if left:
+            self._from[client] = left
+        else:
             del self._from[client]
-        self._maybe_drained()
+        if self._draining:
+            self._maybe_drained()
 
     def _turn_away(self, door: Door, client: str, why: str, last_words: bytes = b"") -> None:
         self._log.say(f"{self._role}: turned away {client}: {why}", "turned-away", client=client, why=why)
@@ -157,7 +158,7 @@ class Connections:
         self._log.say(f"rblsmtpd: {client} pid {os.getpid()}: {said}", "blocked", client=client, why=said)
 
     def _too_many(self, client: str) -> bool:
-        return self._from[client] >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
+        return self._from.get(client, 0) >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
 
     def _bug(self, _loop: asyncio.AbstractEventLoop, facts: dict[str, Any]) -> None:
         """What nobody foresaw, in a callback of the loop: one line in the log, and life goes on."""
@@ -232,9 +233,9 @@ class Door(asyncio.Protocol):
         self._said = b""
         self._eof = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
-        self._connections.knock(self, _address(self._transport))
+    def connection_made(self, transport: Any) -> None:  # uvloop's is an asyncio.Transport only in what it does
+        self._transport = transport
+        self._connections.knock(self, _address(transport))
 
     # while the client waits
 

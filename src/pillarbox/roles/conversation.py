@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Generator
 from functools import partial
 from types import GeneratorType
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from pillarbox.net.tls import Tls, TlsFailed
 from pillarbox.sessions.effects import Effect
@@ -120,8 +120,7 @@ class Conversation(asyncio.Protocol):
 
     # asyncio calls these
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one only in what it does
+    def connection_made(self, transport: Any) -> None:  # uvloop's is an asyncio.Transport only in what it does
         self._transport = transport
         if self._tls is None:
             self._put = transport.write

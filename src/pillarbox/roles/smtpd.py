@@ -71,7 +71,8 @@ class ReceptionExecutor:
         return self._role.check_recipient(effect.address, self._conversation.resumer)
 
     def _open_draft(self, _effect: effects.OpenDraft) -> Any:
-        self._abandon()
+        if self._draft is not None:
+            self._abandon()
         refused = self._role.queue.refuses
         if refused is None:
             assert self._conversation is not None
@@ -114,7 +115,9 @@ class ReceptionExecutor:
 
     def lost(self) -> None:
         """The client is gone: so is its draft, unless it is being committed."""
-        self._abandon()
+        if self._draft is not None:
+            self._abandon()
+        self._conversation = None  # which has us: both go now, and not when a collection of garbage finds them
 
 
 # effect -> who sees to it; Any: the key says which effect a method takes

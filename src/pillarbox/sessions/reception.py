@@ -146,7 +146,8 @@ class Transaction:
 
 
 class Reception:
-    """One client's session, over all its transactions."""
+    """One client's session, over all its transactions. The receiver keeps the order of commands, so there is a
+    transaction wherever one is asserted."""
 
     __slots__ = ("_facts", "_failures", "_helo", "_sasl", "_secured", "_tls", "_transaction", "identity", "taken_leave")
 
@@ -265,7 +266,8 @@ class Reception:
         return r.SENDER_OK
 
     def _rcpt(self, event: Rcpt) -> Conversation:
-        transaction, facts, address = self._under_way(), self._facts, event.recipient
+        transaction, facts, address = self._transaction, self._facts, event.recipient
+        assert transaction is not None
         admission, suffix = facts.admission, facts.relayclient
         if facts.blocked is not None and self.identity is None:
             return r.blocked(facts.blocked)
@@ -292,21 +294,23 @@ class Reception:
         refused = yield OpenDraft()
         if isinstance(refused, Refusal):
             return Reply.of(refused)
-        self._begin_content(self._under_way())
+        self._begin_content()
         return r.GO_AHEAD
 
     def _chunk(self, _event: Chunk) -> Conversation:
-        transaction = self._under_way()
+        transaction = self._transaction
+        assert transaction is not None
         if not transaction.drafting and transaction.trouble is None:
             refused = yield OpenDraft()
             if isinstance(refused, Refusal):
                 transaction.trouble = refused
             else:
-                self._begin_content(transaction)
+                self._begin_content()
         return None
 
-    def _begin_content(self, transaction: Transaction) -> None:
-        facts = self._facts
+    def _begin_content(self) -> None:
+        transaction, facts = self._transaction, self._facts
+        assert transaction is not None
         transaction.drafting = True
         transaction.lacking = facts.submission
         trace = self._trace(transaction) if facts.qmail is None else self._qmail_trace(facts.qmail)
@@ -341,7 +345,8 @@ class Reception:
         )
 
     def _content(self, event: Content) -> Conversation | None:
-        transaction, block = self._under_way(), event.block
+        transaction, block = self._transaction, event.block
+        assert transaction is not None
         transaction.watcher.feed(block)
         if transaction.trouble is not None:
             return None
@@ -381,7 +386,8 @@ class Reception:
         return message_id + (b"" if watcher.has_date else b"Date: %s\n" % date(int(facts.clock())))
 
     def _end_of_chunk(self, event: EndOfChunk) -> Conversation:
-        trouble = self._under_way().trouble
+        assert self._transaction is not None
+        trouble = self._transaction.trouble
         if event.last:
             return (yield from self._end(event))
         if trouble is None:
@@ -391,7 +397,8 @@ class Reception:
 
     def _end(self, _event: EndOfData | EndOfChunk) -> Conversation:
         """The message is whole: what became of it?"""
-        transaction = self._under_way()
+        transaction = self._transaction
+        assert transaction is not None
         trouble = LOOPING if transaction.watcher.hops >= HOPS else transaction.trouble
         if trouble is not None:
             yield from self._drop()
@@ -405,10 +412,6 @@ class Reception:
             return r.declined(result.permanent, result.text)
         assert isinstance(result, Refusal)
         return Reply.of(result)
-
-    def _under_way(self) -> Transaction:
-        assert self._transaction is not None, "the receiver keeps the order of commands"
-        return self._transaction
 
 
 # Any: the key says which event a method takes.

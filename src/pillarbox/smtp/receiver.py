@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from operator import attrgetter, methodcaller
 from typing import Any, Final
 
 from pillarbox.content import ChunkDecoder, Unstuffer
@@ -54,6 +55,8 @@ _Step = Event | _Progress
 _AGAIN: Final = _Progress.AGAIN
 _WAIT: Final = _Progress.WAIT
 _MODERN: Final = Dialect.MODERN
+_SPELL_MODERN: Final = attrgetter("modern")
+_SPELL_QMAIL: Final = methodcaller("encode", Dialect.QMAIL)
 _DATA: Final = Data()
 _END_OF_DATA: Final = EndOfData()
 _RESET: Final = Reset()
@@ -67,7 +70,7 @@ class Receiver:
     __slots__ = (
         "_asked", "_authenticated", "_bad", "_chunks", "_commands", "_content", "_dialect", "_farewell", "_greeting",
         "_idle", "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_read", "_refused",
-        "_rename", "_secure", "_state", "_utf8", "_wary", "closing", "wants_tls",
+        "_rename", "_secure", "_spell", "_state", "_utf8", "_wary", "closing", "wants_tls",
     )  # fmt: skip
     # Made with each message, for its content.
     _content: Unstuffer
@@ -88,6 +91,7 @@ class Receiver:
         self._dialect = dialect
         modern = dialect is _MODERN
         self._order = MODERN if modern else QMAIL
+        self._spell: Callable[[Reply], bytes] = _SPELL_MODERN if modern else _SPELL_QMAIL
         self._commands: _Reader = Receiver._read_command if modern else Receiver._read_qmail_command
         self._rename: lax.Rename = rename
         self._offer = offer
@@ -150,7 +154,7 @@ class Receiver:
             self._bad = 0
             if type(event) is Hello:
                 reply = self._hello(event)
-        self._say(reply)
+        self._out.append(self._spell(reply))
         advance = _ADVANCES.get(type(event))
         if advance is not None:
             advance(self, event, reply)
@@ -404,7 +408,7 @@ class Receiver:
         return ehlo(self._me, self._dialect, self._offer, self._secure, self._authenticated)
 
     def _say(self, reply: Reply) -> None:
-        self._out.append(reply.modern if self._dialect is _MODERN else reply.encode(self._dialect))
+        self._out.append(self._spell(reply))
 
     def _bad_command(self, reply: Reply) -> _Progress:
         self._say(reply)

@@ -89,12 +89,10 @@ _QMAIL_CODES: Final = {Status(5, 7, 1): 553}
 
 def _lines(code: int, prefix: bytes, text: tuple[str, ...], suffix: bytes) -> bytes:
     """Every line with code, prefix and suffix; a blank behind the code of the last, a hyphen behind the others."""
-    if len(text) == 1:
-        return b"%d %s%s%s\r\n" % (code, prefix, _printable(text[0]), suffix)
-    *others, last = map(_printable, text)
-    lines = [b"%d-%s%s%s\r\n" % (code, prefix, line, suffix) for line in others]
-    return b"".join(lines) + b"%d %s%s%s\r\n" % (code, prefix, last, suffix)
-
-
-def _printable(line: str) -> bytes:
-    return line[:_LONGEST_TEXT].encode("ascii", "replace").translate(_PRINTABLE)
+    lines = b""
+    left = len(text)
+    for line in text:
+        left -= 1
+        printable = line[:_LONGEST_TEXT].encode("ascii", "replace").translate(_PRINTABLE)
+        lines += b"%d%s%s%s%s\r\n" % (code, b"-" if left else b" ", prefix, printable, suffix)
+    return lines
