@@ -19,6 +19,9 @@ from pillarbox.pop3.reply import Kind, Reply
 class Server:
     """One connection. Never copies its input more than once, whatever the size of the pieces it comes in."""
 
+    drained = False
+    """Whether there is a further event is known by asking for it."""
+
     def __init__(
         self, greeting: bytes, *, stamp: bytes | None = None, authorized: bool = False, manners: Manners = SERVE
     ) -> None:

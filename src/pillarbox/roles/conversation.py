@@ -44,6 +44,8 @@ class Machine(Protocol):
     def data_to_send(self) -> bytes: ...
     def secured(self) -> None: ...
     @property
+    def drained(self) -> bool: ...
+    @property
     def wants_tls(self) -> bool: ...
     @property
     def closing(self) -> bool: ...
@@ -264,6 +266,8 @@ class Conversation(asyncio.Protocol):
                     machine.answer(response)
             elif not self._run(response, None):
                 return
+            if machine.drained:
+                break
         octets = machine.data_to_send()
         if octets:
             self._put(octets)

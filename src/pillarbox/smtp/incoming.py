@@ -9,25 +9,35 @@ from __future__ import annotations
 class Incoming:
     """Give out lines and blocks in the order in which the octets came."""
 
-    __slots__ = ("_at", "_data", "_later", "_skipping", "drained", "overlong")
+    __slots__ = ("_at", "_data", "_later", "_skipping", "bare", "deaf", "drained", "overlong")
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """All that has come, and how."""
         self._data = b""
         self._at = 0  # what is before it in _data has been given out
         self._later = bytearray()  # behind _data: growing it copies nothing
         self._skipping = False
         self.drained = True
         """Nothing is here that has not been looked at in vain."""
+        self.deaf = False
+        """What comes now is dropped."""
         self.overlong = False
         """The line just given was longer than its limit."""
+        self.bare = False
+        """It ended with LF alone."""
 
     @property
-    def size(self) -> int:
-        """Octets waiting."""
+    def buffered(self) -> int:
+        """Octets received and not yet looked at."""
         return len(self._data) - self._at + len(self._later)
 
-    def add(self, data: bytes) -> None:
-        """More octets have come."""
+    def receive(self, data: bytes) -> None:
+        """Octets from the client, in pieces of any size. Look at `buffered` and stop reading when it grows."""
+        if self.deaf:
+            return
         self.drained = False
         if self._data:
             self._later += data
@@ -35,8 +45,8 @@ class Incoming:
             self._data = data
 
     def line(self, limit: int) -> bytes | None:
-        """The next line without its LF, or None when its end has not come. A line of more than `limit` octets, LF
-        counted, comes as its last octet alone and with `overlong`."""
+        """The next line without its CR LF or LF, or None when its end has not come. One of more than `limit` octets,
+        both counted, comes as b"" and with `overlong`."""
         end = self._data.find(b"\n", self._at)
         if end < 0:
             if self._join():
@@ -54,7 +64,10 @@ class Incoming:
                 self._data, self._at, self.drained = b"", 0, True  # an idle client's last block is not kept
         self.overlong = self._skipping or len(line) >= limit
         self._skipping = False
-        return line[-1:] if self.overlong else line
+        self.bare = not line.endswith(b"\r")
+        if self.overlong:
+            return b""
+        return line if self.bare else line[:-1]
 
     def take(self, most: int) -> bytes:
         """Up to `most` octets, b"" when there are none."""

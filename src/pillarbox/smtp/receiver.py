@@ -63,13 +63,13 @@ _RESET: Final = Reset()
 _QUIT: Final = Quit()
 
 
-class Receiver:
+class Receiver(Incoming):
     """One SMTP connection, server's side. `me` is the host's name, `greeting` what stands before ESMTP (b"": `me`).
     `rename` is asked in qmail's dialect about hosts of addresses in brackets."""
 
     __slots__ = (
         "_asked", "_authenticated", "_bad", "_chunks", "_commands", "_content", "_dialect", "_farewell", "_greeting",
-        "_idle", "_incoming", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_read", "_refused",
+        "_idle", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_read", "_refused",
         "_rename", "_secure", "_spell", "_state", "_utf8", "_wary", "closing", "wants_tls",
     )  # fmt: skip
     # Made with each message, for its content.
@@ -97,11 +97,11 @@ class Receiver:
         self._offer = offer
         self._limits = limits
         self._secure = False
-        self._forget()
+        self._begin_anew()
 
-    def _forget(self) -> None:
-        """Everything that was said so far, on both sides."""
-        self._incoming = Incoming()
+    def _begin_anew(self) -> None:
+        """Nothing was said so far, on either side."""
+        self.forget()
         self._read = self._commands  # what reads the octets that come now
         self.wants_tls = False
         """Send what there is, then make the handshake and call `secured`; no events until then."""
@@ -125,17 +125,12 @@ class Receiver:
         """Say who we are; over TLS from the start, call `secured` before."""
         self._say(r.greeting(self._greeting))
 
-    def receive(self, data: bytes) -> None:
-        """Octets from the client, in pieces of any size. Look at `buffered` and stop reading when it grows."""
-        if not (self.closing or self.wants_tls):
-            self._incoming.add(data)
-
     def eof(self) -> None:
         """The client sends no more. What came whole is still answered; half a command or message is nothing."""
 
     def next_event(self) -> Event | None:
         """The next question, or None: first more octets, an answer, or a TLS handshake is needed."""
-        while self._asked is None and not self._incoming.drained:
+        while self._asked is None and not self.drained:
             step = self._read(self)
             if step is _WAIT:
                 return None
@@ -173,7 +168,7 @@ class Receiver:
     def secured(self) -> None:
         """The TLS handshake is done. Nothing said before counts any more (RFC 3207 section 4.2); least of all what came
         in clear behind STARTTLS, for anybody on the way may have put it there."""
-        self._forget()
+        self._begin_anew()
         self._secure = True
 
     def data_to_send(self) -> bytes:
@@ -184,17 +179,14 @@ class Receiver:
         self._out.clear()
         return octets
 
-    @property
-    def buffered(self) -> int:
-        """Octets received and not yet looked at."""
-        return self._incoming.size
-
     # octets to events
 
     def _read_command(self) -> _Step:
-        line = self._line(r.LINE_TOO_LONG)
-        if line is _WAIT or line is _AGAIN:
-            return line
+        line = self.line(self._limits.auth_line)
+        if line is None:
+            return _WAIT
+        if (self.bare or self.overlong) and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
+            return flawed
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
         if len(line) + 2 > self._limits.command_line and verb != b"AUTH":
@@ -212,9 +204,11 @@ class Receiver:
 
     def _read_qmail_command(self) -> _Step:
         """qmail-smtpd: a NUL ends the line, mistakes are not counted, nobody is suspected."""
-        line = self._line(r.LINE_TOO_LONG)
-        if isinstance(line, _Progress):
-            return line
+        line = self.line(self._limits.auth_line)
+        if line is None:
+            return _WAIT
+        if (self.bare or self.overlong) and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
+            return flawed
         verb, _, argument = line.partition(b"\0")[0].partition(b" ")
         verb = verb.upper()
         row = self._order.get(verb)
@@ -234,14 +228,16 @@ class Receiver:
         return self._bad_command(r.UNIMPLEMENTED if verb.isalnum() else r.UNREADABLE)
 
     def _read_response(self) -> _Step:
-        line = self._line(r.AUTH_TOO_LONG)
-        if isinstance(line, _Progress):
-            return line
+        line = self.line(self._limits.auth_line)
+        if line is None:
+            return _WAIT
+        if (self.bare or self.overlong) and (flawed := self._flawed(r.AUTH_TOO_LONG)) is not None:
+            return flawed
         self._read = self._commands
         return AuthResponse(line)
 
     def _read_content(self) -> _Step:
-        block = self._incoming.take(_BLOCK)
+        block = self.take(_BLOCK)
         if not block:
             return _WAIT
         content = self._content
@@ -250,7 +246,7 @@ class Receiver:
             return self._hang_up(r.BARE_NEWLINE)
         if content.finished:
             if content.rest:
-                self._incoming.give_back(block[-content.rest :])
+                self.give_back(block[-content.rest :])
             self._read = Receiver._end_content
         return Content(text) if text else _AGAIN
 
@@ -261,7 +257,7 @@ class Receiver:
     def _read_chunk(self) -> _Step:
         if not self._left:
             return self._end_chunk()
-        block = self._incoming.take(min(self._left, _BLOCK))
+        block = self.take(min(self._left, _BLOCK))
         if not block:
             return _WAIT
         self._left -= len(block)
@@ -279,19 +275,14 @@ class Receiver:
         self._read = self._commands
         return EndOfChunk(self._last) if refused is None else self._bad_command(refused)
 
-    def _line(self, too_long: Reply) -> bytes | _Progress:
-        """The next line without its end, or what to do as there is none."""
-        line = self._incoming.line(self._limits.auth_line)
-        if line is None:
-            return _WAIT
-        if line.endswith(b"\r"):
-            line = line[:-1]
-        elif self._dialect is _MODERN:
+    def _flawed(self, too_long: Reply) -> _Progress | None:
+        """What to do about a line that is bare or overlong. None: take it; qmail-smtpd takes bare ones."""
+        if self.bare and self._dialect is _MODERN:
             return self._hang_up(r.BARE_NEWLINE)
-        if self._incoming.overlong:
-            self._read = self._commands
-            return self._bad_command(too_long)
-        return line
+        if not self.overlong:
+            return None
+        self._read = self._commands
+        return self._bad_command(too_long)
 
     # commands to events, or to the reply that refuses them
 
@@ -310,7 +301,7 @@ class Receiver:
             # Without a size nobody knows where the octets end and commands begin again.
             return self._hang_up(chunk)
         self._read = Receiver._read_chunk
-        self._incoming.drained = False  # a chunk of no octets is over without one
+        self.drained = False  # a chunk of no octets is over without one
         self._left, self._last = chunk.size, chunk.last
         self._refused = self._order[b"BDAT"][self._state]
         if self._refused is not None:
@@ -391,7 +382,7 @@ class Receiver:
     def _advance_starttls(self, event: StartTls, reply: Reply) -> None:
         if reply.positive:
             self.wants_tls = True
-            self._incoming = Incoming()
+            self._hear_nothing()
 
     def _advance_quit(self, event: Quit, reply: Reply) -> None:
         self._close()
@@ -422,8 +413,13 @@ class Receiver:
 
     def _close(self) -> None:
         self.closing = True
-        if not self._incoming.drained:
-            self._incoming = Incoming()
+        self._hear_nothing()
+
+    def _hear_nothing(self) -> None:
+        """Neither what has come already nor what comes."""
+        if not self.drained:
+            self.forget()
+        self.deaf = True
 
 
 _Reader = Callable[[Receiver], _Step]
