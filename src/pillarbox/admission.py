@@ -85,6 +85,8 @@ class Admission:
 
     def always(self, address: bytes) -> bool:
         """RFC 5321 section 4.5.1: postmaster, bare or at a domain that is served here, is taken without more ado."""
+        if address[: len(POSTMASTER)].lower() != POSTMASTER:
+            return False
         user, at, domain = address.rpartition(b"@")
         if not at:
             return address.lower() == POSTMASTER

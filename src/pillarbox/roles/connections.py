@@ -97,13 +97,13 @@ class Connections:
 
     def knock(self, door: Door, client: str) -> None:
         """A client has connected: let it in, look it up first, or turn it away."""
-        service = door.listener.service
+        service, theirs = door.listener.service, self._from.get(client, 0)
         if service in IMPLICIT_TLS and self.context is None:
             self._turn_away(door, client, "no certificate")  # never in clear on a port that promises TLS
-        elif self._draining or len(self._open) + len(self._waiting) >= self._most or self._too_many(client):
+        elif self._draining or len(self._open) + len(self._waiting) >= self._most or _too_many(client, theirs):
             self._turn_away(door, client, "too many connections", b"" if service in IMPLICIT_TLS else self.full)
         else:
-            self._from[client] = self._from.get(client, 0) + 1
+            self._from[client] = theirs + 1
             verdict = WELCOME if self._clients.anybody else self._clients.verdict(service, client)
             if verdict is None:
                 self._waiting.add(door)
@@ -156,9 +156,6 @@ class Connections:
         """rblsmtpd's line."""
         said = f"{553 if refusal.permanent else 451} {refusal.text}"
         self._log.say(f"rblsmtpd: {client} pid {os.getpid()}: {said}", "blocked", client=client, why=said)
-
-    def _too_many(self, client: str) -> bool:
-        return self._from.get(client, 0) >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
 
     def _bug(self, _loop: asyncio.AbstractEventLoop, facts: dict[str, Any]) -> None:
         """What nobody foresaw, in a callback of the loop: one line in the log, and life goes on."""
@@ -280,6 +277,10 @@ class Door(asyncio.Protocol):
         if last_words:
             transport.write(last_words)
         transport.close()
+
+
+def _too_many(client: str, connections: int) -> bool:
+    return connections >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
 
 
 def _address(transport: asyncio.Transport) -> str:

@@ -162,11 +162,13 @@ class Smtpd:
     def check_recipient(self, address: bytes, resumer: Callable[[], Callable[[Any], None]]) -> Any:
         """Ask users; PENDING, or None at once for one that was known a moment ago. A no is never remembered: a new
         account can be used at once."""
-        now = self.loop.time()
+        now = time.monotonic()
         if self._known.get(address, 0.0) > now:
             return None
-        done = resumer()
+        self._ask_users(address, now, resumer())
+        return PENDING
 
+    def _ask_users(self, address: bytes, now: float, done: Callable[[Any], None]) -> None:
         def answered(frame: Frame | None) -> None:
             if frame is None:
                 done(USERS_AWAY)
@@ -179,7 +181,6 @@ class Smtpd:
                 done(refusal(frame.fields))
 
         self.users.ask(answered, Verb.RECIPIENT, address)
-        return PENDING
 
     def _welcome(
         self, listener: Listener, client: str, verdict: Verdict, gone: Callable[[Conversation], None]

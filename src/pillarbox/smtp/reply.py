@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from pillarbox.status import Refusal, Status
@@ -45,8 +46,7 @@ class Reply:
     def __post_init__(self) -> None:
         self.positive = self.code < 400
         self.final = self.code == 421 or self.then is not None
-        prefix = b"%d.%d.%d " % self.status if self.status is not None else b""
-        self.modern = _lines(self.code, prefix, self.text, b"")
+        self.modern = _lines(self.code, self.status, self.text, b"\r\n")
         if self.then is not None:
             self.modern += self.then.modern
 
@@ -65,8 +65,9 @@ class Reply:
 
     def _qmail(self) -> bytes:
         if self.status is None or self.positive:
-            return _lines(self.code, b"", self.text, b"")
-        return _lines(_QMAIL_CODES.get(self.status, self.code), b"", self.text, b" (#%d.%d.%d)" % self.status)
+            return _lines(self.code, None, self.text, b"\r\n")
+        code = _QMAIL_CODES.get(self.status, self.code)
+        return _lines(code, None, self.text, b" (#%d.%d.%d)\r\n" % self.status)
 
 
 # What RFC 5321, 1870, 4954 and 6531 or custom want for a status; others are 550 or 451.
@@ -87,12 +88,18 @@ _CODES: Final = {
 _QMAIL_CODES: Final = {Status(5, 7, 1): 553}
 
 
-def _lines(code: int, prefix: bytes, text: tuple[str, ...], suffix: bytes) -> bytes:
-    """Every line with code, prefix and suffix; a blank behind the code of the last, a hyphen behind the others."""
+def _lines(code: int, status: Status | None, text: tuple[str, ...], end: bytes) -> bytes:
+    """Every line with code, status and end; a blank behind the code of the last, a hyphen behind the others."""
     lines = b""
     left = len(text)
     for line in text:
         left -= 1
         printable = line[:_LONGEST_TEXT].encode("ascii", "replace").translate(_PRINTABLE)
-        lines += b"%d%s%s%s%s\r\n" % (code, b"-" if left else b" ", prefix, printable, suffix)
+        lines += _beginning(code, b"-" if left else b" ", status) + printable + end
     return lines
+
+
+@lru_cache(maxsize=256)
+def _beginning(code: int, mark: bytes, status: Status | None) -> bytes:
+    beginning = b"%d%s" % (code, mark)
+    return beginning if status is None else b"%s%d.%d.%d " % (beginning, *status)
