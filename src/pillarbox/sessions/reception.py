@@ -130,7 +130,7 @@ class Exchange:
 class Transaction:
     """One mail transaction, from MAIL to the end of its content."""
 
-    __slots__ = ("drafting", "kept", "lacking", "octets", "recipients", "room", "sender", "trouble", "utf8", "watcher")
+    __slots__ = ("drafting", "kept", "lacking", "octets", "recipients", "sender", "trouble", "utf8", "watcher")
 
     def __init__(self, sender: bytes, utf8: bool) -> None:
         self.sender = sender
@@ -140,9 +140,8 @@ class Transaction:
         self.octets = 0
         self.trouble: Refusal | None = None  # told at the end of the content
         self.watcher = Watcher()
-        self.kept: list[bytes] = []  # not yet written
-        self.room = KEPT  # octets that may still be kept
-        self.lacking = False  # behind the first piece that is kept, fields may be missing
+        self.kept = bytearray()  # not yet written; in one piece, for a client can send an octet at a time
+        self.lacking = 0  # not 0: where in it a submitted header may lack fields
 
 
 class Reception:
@@ -312,10 +311,8 @@ class Reception:
         transaction, facts = self._transaction, self._facts
         assert transaction is not None
         transaction.drafting = True
-        transaction.lacking = facts.submission
-        trace = self._trace(transaction) if facts.qmail is None else self._qmail_trace(facts.qmail)
-        transaction.kept.append(trace)
-        transaction.room -= len(trace)
+        transaction.kept += self._trace(transaction) if facts.qmail is None else self._qmail_trace(facts.qmail)
+        transaction.lacking = len(transaction.kept) if facts.submission else 0
 
     def _trace(self, transaction: Transaction) -> bytes:
         facts, hello = self._facts, self._helo
@@ -353,9 +350,8 @@ class Reception:
         transaction.octets += len(block)
         if 0 < self._facts.admission.databytes < transaction.octets:
             return self._too_big(transaction)
-        transaction.kept.append(block)
-        transaction.room -= len(block)
-        return self._write(transaction) if transaction.room < 0 else None
+        transaction.kept += block
+        return self._write(transaction) if len(transaction.kept) > KEPT else None
 
     def _too_big(self, transaction: Transaction) -> Conversation:
         transaction.trouble = TOO_BIG
@@ -373,12 +369,12 @@ class Reception:
 
     def _release(self, transaction: Transaction) -> bytes:
         """What was kept back, with what a submitted header lacks."""
-        kept = transaction.kept
-        if transaction.lacking:
-            kept.insert(1, self._lacking(transaction.watcher))
-            transaction.lacking = False
-        transaction.kept, transaction.room = [], KEPT
-        return b"".join(kept)
+        kept, at = transaction.kept, transaction.lacking
+        if at:
+            kept[at:at] = self._lacking(transaction.watcher)
+            transaction.lacking = 0
+        transaction.kept = bytearray()
+        return bytes(kept)
 
     def _lacking(self, watcher: Watcher) -> bytes:
         facts = self._facts
