@@ -100,7 +100,11 @@ class Connections:
         service, theirs = door.listener.service, self._from.get(client, 0)
         if service in IMPLICIT_TLS and self.context is None:
             self._turn_away(door, client, "no certificate")  # never in clear on a port that promises TLS
-        elif self._draining or len(self._open) + len(self._waiting) >= self._most or _too_many(client, theirs):
+        elif (
+            self._draining
+            or len(self._open) + len(self._waiting) >= self._most
+            or (theirs >= CONNECTIONS_OF_ONE and not _is_loopback(client))
+        ):
             self._turn_away(door, client, "too many connections", b"" if service in IMPLICIT_TLS else self.full)
         else:
             self._from[client] = theirs + 1
@@ -279,8 +283,8 @@ class Door(asyncio.Protocol):
         transport.close()
 
 
-def _too_many(client: str, connections: int) -> bool:
-    return connections >= CONNECTIONS_OF_ONE and not client.startswith("127.") and client != "::1"
+def _is_loopback(client: str) -> bool:
+    return client.startswith("127.") or client == "::1"
 
 
 def _address(transport: asyncio.Transport) -> str:
