@@ -14,6 +14,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from pillarbox.roles.verbs import FIELDS, MAY_SAY, RIDERS, Verb
@@ -26,7 +27,9 @@ LARGEST_TAG = 0xFFFFFFFF
 DESCRIPTORS_AT_ONCE = 253  # the kernel takes no more in one message
 NO_DESCRIPTORS = "no descriptors left: raise the limit of open files"
 _HEADER = struct.Struct("<IBBII")
-_FEW_LENGTHS = [struct.Struct(f"<{count}I") for count in range(32)]
+_BEHIND_LENGTH = _HEADER.size - 4  # octets of the header that its first number counts
+# Header and lengths of the fields together, for frames with few fields; by the number of fields.
+_HEADS = [struct.Struct(f"<IBBII{count}I") for count in range(32)]
 # One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
 _BUFFER = memoryview(bytearray(READ_SIZE))
 _SPACE = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
@@ -45,7 +48,19 @@ class Frame(NamedTuple):
     descriptors: Sequence[int]
 
 
-_VERBS = {int(verb): verb for verb in Verb}
+class _Rule(NamedTuple):
+    """How a verb may be said: fields at least and at most, descriptors at most."""
+
+    verb: Verb
+    least: int
+    most: int
+    riders: int
+
+
+@cache
+def _rules(hears: frozenset[Verb]) -> dict[int, _Rule]:
+    """By the number on the wire."""
+    return {int(verb): _Rule(verb, *FIELDS[verb], RIDERS.get(verb, 0)) for verb in hears}
 
 
 class Link:
@@ -53,13 +68,13 @@ class Link:
     a program of anybody's: its frames are smaller, and the kernel drops what descriptors it sends."""
 
     __slots__ = (
-        "_arrived", "_descriptors", "_leaving", "_limit", "_parting", "_sock", "_stranger", "backlog", "dry", "hears",
+        "_arrived", "_descriptors", "_leaving", "_limit", "_parting", "_rules", "_sock", "_stranger", "backlog", "dry",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, hears: frozenset[Verb], *, stranger: bool = False) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self.hears = hears
+        self._rules = _rules(hears)
         self._stranger = stranger
         self._limit = STRANGERS_LIMIT if stranger else FRAME_LIMIT
         self._arrived = b""
@@ -92,16 +107,14 @@ class Link:
     def send(self, verb: Verb, tag: int, *fields: bytes, descriptors: Sequence[int] = ()) -> None:
         """Queue one frame; `flush` sends it. The link takes the descriptors over and closes them once they left."""
         count = len(fields)
-        lengths = [len(field) for field in fields]
-        total = _HEADER.size - 4 + 4 * count + sum(lengths)
+        sizes = [*map(len, fields)]
+        total = _BEHIND_LENGTH + 4 * count + sum(sizes)
         assert total <= FRAME_LIMIT
-        self._parting.append(_HEADER.pack(total, verb, len(descriptors), tag, count))
-        self._parting.append(_lengths(count).pack(*lengths))
-        self._parting += fields
+        self._parting += (_head(count).pack(total, verb, len(descriptors), tag, count, *sizes), *fields)
         self.backlog += total + 4
         if descriptors:
-            frame = b"".join(self._parting[-count - 2 :])
-            del self._parting[-count - 2 :]
+            frame = b"".join(self._parting[-count - 1 :])
+            del self._parting[-count - 1 :]
             self._settle()
             self._leaving.append((frame, descriptors))
             if self._sock.fileno() < 0:
@@ -167,35 +180,37 @@ class Link:
         start, end = 0, len(buffer)
         while end - start >= _HEADER.size:
             length, number, riders, tag, count = _HEADER.unpack_from(buffer, start)
-            if length > self._limit or length < _HEADER.size - 4:
+            if length > self._limit or length < _BEHIND_LENGTH:
                 raise LinkLost("frame out of bounds")
-            if end - start < length + 4:
+            after = start + 4 + length
+            if after > end:
                 break
-            verb = _VERBS.get(number)
-            if verb not in self.hears or riders > len(self._descriptors):
-                raise LinkLost(f"may not say {verb!r}")
-            least, most = FIELDS[verb]
-            if not least <= count <= most or riders > RIDERS.get(verb, 0):
+            rule = self._rules.get(number)
+            if rule is None or riders > len(self._descriptors):
+                raise LinkLost(f"may not say {number}")
+            verb, least, most, at_most = rule
+            if not least <= count <= most or riders > at_most:
                 raise LinkLost(f"does not say {verb!r} so")
-            fields = _fields(buffer, start + _HEADER.size, start + length + 4, count)
-            frames.append(Frame(verb, tag, fields, [self._descriptors.popleft() for _ in range(riders)]))
-            start += length + 4
+            descriptors = [self._descriptors.popleft() for _ in range(riders)] if riders else ()
+            frames.append(Frame(verb, tag, _fields(buffer, start, after, count), descriptors))
+            start = after
         self._arrived = buffer[start:]
         return frames
 
 
-def _lengths(count: int) -> struct.Struct:
-    return _FEW_LENGTHS[count] if count < len(_FEW_LENGTHS) else struct.Struct(f"<{count}I")
+def _head(count: int) -> struct.Struct:
+    return _HEADS[count] if count < len(_HEADS) else struct.Struct(f"<IBBII{count}I")
 
 
 def _fields(buffer: bytes, start: int, end: int, count: int) -> list[bytes]:
-    at = start + 4 * count
+    """Of the frame from `start` to `end`."""
+    at = start + _HEADER.size + 4 * count
     if at > end:
         raise LinkLost("field out of bounds")
     fields = []
-    for length in _lengths(count).unpack_from(buffer, start):
-        fields.append(buffer[at : at + length])
-        at += length
+    for size in _head(count).unpack_from(buffer, start)[5:]:
+        fields.append(buffer[at : at + size])
+        at += size
     if at != end:
         raise LinkLost("field out of bounds")
     return fields
