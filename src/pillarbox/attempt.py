@@ -6,7 +6,7 @@ makes one outcome of the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from pillarbox.outcome import Outcome, Verdict
@@ -61,7 +61,7 @@ class Attempt:
             return Outcome.later(b"The host was not told of this recipient.\n")  # what others got is not his
         if recipient is None or not _refused(recipient):
             return self.message
-        return replace(recipient, report=recipient.report + self.message.report) if alone else recipient
+        return recipient._replace(report=recipient.report + self.message.report) if alone else recipient
 
 
 def _refused(recipient: Outcome | None) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pillarbox.status import Status
 
@@ -15,9 +15,10 @@ class Verdict(Enum):
     LATER = b"Z"
     NEVER = b"D"
 
+    __hash__ = object.__hash__  # Enum's own is a function of Python's
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+
+class Outcome(NamedTuple):
     """The verdict on one recipient; `report` is qmail-local's text, bytes, possibly several lines."""
 
     verdict: Verdict

@@ -51,6 +51,9 @@ class Stage(Enum):
     RUNNING = 2
 
 
+IDLE, READY, RUNNING = Stage  # Python 3.11 runs a function to find a member in its Enum
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """Several recipients of one message that are tried together: `left` are still to be heard of; `failed`: one has
@@ -70,12 +73,12 @@ class Job:
     due: int
     lane: Lane
     again: bool
-    stage: Stage = Stage.READY
+    alone: bool = False  # it must be a delivery of its own
+    stage: Stage = READY
     started: float = 0.0
     losses: int = 0
     changed: bool = False  # in the engine, by somebody, while it ran
     delivery: Delivery | None = None  # None: it is one of its own
-    alone: bool = False  # and must be
 
     @property
     def position(self) -> Position:
@@ -118,7 +121,7 @@ class Lane:
     def offer(self, jobs: list[Job]) -> None:
         """Jobs of one message, in the order they shall start, may start."""
         for job in jobs:
-            job.stage = Stage.READY
+            job.stage = READY
         jobs.reverse()
         self.ready.append(jobs)
         self.take_turn()

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.bounce import last_words, varies
 from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
-from pillarbox.queue.lane import Channel, Delivery, Destination, Job, Lane, Limits, Line, Stage
+from pillarbox.queue.lane import IDLE, READY, RUNNING, Channel, Destination, Job, Lane, Limits, Line
 
 LIFETIME = 604_800  # seconds; control/queuelifetime's default
 WINDOW = 10_000  # recipients in memory
@@ -43,6 +43,7 @@ LOST_PAUSES = (1, 5, 30)  # seconds after an attempt whose end nobody saw; then 
 
 TOO_LONG = b"I'm not going to try again; this message has been in the queue too long.\n"
 
+_DONE, _LATER, _ = Verdict
 _END: Position = (1 << 62, 0, 0)
 
 Waiting = tuple[Message, Recipient]
@@ -116,12 +117,11 @@ class Schedule:
     def committed(self, message: int, born: int, destinations: Sequence[Destination], *, alone: bool = False) -> None:
         """A message was committed just now; its recipients, in their order, go to these destinations, each `alone` when
         its sender varies. As far as there is room they start from here, without the engine being read."""
-        turns: dict[Destination, list[Job]] = {}
+        turns: dict[Lane, list[Job]] = {}
         for number, destination in enumerate(destinations):
-            job = self._admit(message, number, born, born, destination, False)
+            job = self._admit(message, number, born, born, destination, False, alone)
             if job is not None:
-                job.alone = alone
-                turns.setdefault(destination, []).append(job)
+                turns.setdefault(job.lane, []).append(job)
         for jobs in turns.values():
             self._arrive(jobs, born)
 
@@ -153,7 +153,7 @@ class Schedule:
         lanes: set[Lane] = set()
         first: Position = (now, 0, 0)
         for job in [job for job in self._jobs.values() if job.message in messages]:
-            if job.stage is Stage.RUNNING:
+            if job.stage is RUNNING:
                 job.changed = True
             else:
                 lanes.add(job.lane)
@@ -173,7 +173,7 @@ class Schedule:
             while line.turns and line.running < line.limits.total:
                 lane = line.turns.popleft()
                 for job in lane.next():
-                    job.stage = Stage.RUNNING
+                    job.stage = RUNNING
                     job.started = now
                     chosen.setdefault((job.message, lane), []).append(job)
         return [
@@ -184,12 +184,13 @@ class Schedule:
     def outcome(self, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False) -> Mark | None:
         """What became of an attempt; `down`: the whole destination cannot be reached. Returns the mark, which stands
         in `marks` too, or None when no such attempt runs."""
-        delivery = self._delivery(message, number)
-        job = self._ended(message, number)
+        job = self._find_running(message, number)
         if job is None:
             return None
-        lane = job.lane
-        if outcome.verdict is Verdict.LATER:
+        lane, delivery = job.lane, job.delivery
+        self._ended(job)
+        verdict = outcome.verdict
+        if verdict is _LATER:
             closed = False
             if not down:
                 lane.answered()
@@ -204,8 +205,8 @@ class Schedule:
         else:
             lane.answered()
             self._drop(job)
-            never = outcome.verdict is Verdict.NEVER
-            mark = Mark.failed(message, number, outcome.report) if never else Mark.done(message, number)
+            done = verdict is _DONE
+            mark = Mark.done(message, number) if done else Mark.failed(message, number, outcome.report)
             self._marks.append(mark)
         lane.take_turn()
         return mark
@@ -213,9 +214,10 @@ class Schedule:
     def lost(self, message: int, number: int, reason: bytes, now: float) -> Mark | None:
         """Whoever tried died and did not say how it went. The first few times it is soon tried again: the fault will
         rarely be the message's."""
-        job = self._ended(message, number)
+        job = self._find_running(message, number)
         if job is None:
             return None
+        self._ended(job)
         job.lane.take_turn()
         if job.lane.probe is job:
             job.lane.probe = None
@@ -227,9 +229,10 @@ class Schedule:
 
     def crowded(self, message: int, number: int, now: float) -> Mark | None:
         """It was not tried: enough of the same owner is under way, and others shall have their turn."""
-        job = self._ended(message, number)
+        job = self._find_running(message, number)
         if job is None:
             return None
+        self._ended(job)
         job.lane.take_turn()
         if job.lane.probe is job:
             job.lane.probe = None
@@ -263,7 +266,7 @@ class Schedule:
     # The window.
 
     def _admit(
-        self, message: int, number: int, born: int, due: int, destination: Destination, again: bool
+        self, message: int, number: int, born: int, due: int, destination: Destination, again: bool, alone: bool
     ) -> Job | None:
         """A job in the window, or None: it is there already, or there is no room and it will be read later."""
         key = (message, number)
@@ -278,7 +281,7 @@ class Schedule:
                 self._fall_behind(lane, before)
             if len(self._jobs) >= self._window or lane.held >= self._share:
                 return None
-        job = self._jobs[key] = Job(message, number, born, due, lane, again)
+        job = self._jobs[key] = Job(message, number, born, due, lane, again, alone)
         lane.held += 1
         return job
 
@@ -298,20 +301,20 @@ class Schedule:
         del self._jobs[job.message, job.number]
         lane = job.lane
         lane.held -= 1
-        if job.stage is Stage.IDLE:
+        if job.stage is IDLE:
             lane.idle -= 1
         if lane.probe is job:
             lane.probe = None
 
     def _sleep(self, job: Job) -> None:
-        job.stage = Stage.IDLE
+        job.stage = IDLE
         job.lane.idle += 1
         self._serial += 1
         heappush(self._heap, (job.due, self._serial, job))
 
     def _is_idle(self, waiting: tuple[int, int, Job]) -> bool:
         due, _, job = waiting
-        return job.stage is Stage.IDLE and job.due == due and self._jobs.get((job.message, job.number)) is job
+        return job.stage is IDLE and job.due == due and self._jobs.get((job.message, job.number)) is job
 
     def _evict(self, after: Position, lane: Lane | None) -> None:
         """Take idle jobs behind a position out of the window: all, or one lane's."""
@@ -377,9 +380,9 @@ class Schedule:
             self._fall_behind(lane, place)
 
     def _take_in(self, message: Message, recipient: Recipient, destination: Destination) -> None:
-        job = self._admit(message.id, recipient.number, message.born, recipient.due, destination, True)
+        alone = varies(message.sender)
+        job = self._admit(message.id, recipient.number, message.born, recipient.due, destination, True, alone)
         if job is not None:
-            job.alone = varies(message.sender)
             self._sleep(job)
 
     # Jobs.
@@ -390,7 +393,7 @@ class Schedule:
             waiting = heappop(self._heap)
             if self._is_idle(waiting):
                 job = waiting[2]
-                job.stage = Stage.READY
+                job.stage = READY
                 job.lane.idle -= 1
                 turns.setdefault((job.message, job.lane), []).append(job)
         for jobs in turns.values():
@@ -407,18 +410,14 @@ class Schedule:
                 if job not in ready:
                     self._postpone(job, now)
 
-    def _delivery(self, message: int, number: int) -> Delivery | None:
+    def _find_running(self, message: int, number: int) -> Job | None:
         job = self._jobs.get((message, number))
-        return None if job is None else job.delivery
+        return job if job is not None and job.stage is RUNNING else None
 
-    def _ended(self, message: int, number: int) -> Job | None:
-        job = self._jobs.get((message, number))
-        if job is None or job.stage is not Stage.RUNNING:
-            return None
-        job.stage = Stage.READY
+    def _ended(self, job: Job) -> None:
+        job.stage = READY
         job.again = True
         job.lane.ended(job)
-        return job
 
     def _again(self, job: Job, reason: bytes) -> Mark:
         """An attempt failed for now."""

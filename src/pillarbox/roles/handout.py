@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from pillarbox.control.table import Settings
@@ -16,7 +17,7 @@ from pillarbox.queue.engine import BodyGone, Draft, Engine, Mark, Message, State
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
-from pillarbox.roles.log import Log, safe
+from pillarbox.roles.log import Event, Log, safe
 from pillarbox.roles.messages import Fresh, Messages
 from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import DOWN, Verb
@@ -33,6 +34,13 @@ CLAIMS_IN_A_ROUND = 10
 
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
+_NEW = Event("new", "new msg %d", ("msg",))
+_INFO = Event("info", "info msg %d: bytes %d from <%s> qp %d uid %d", ("msg", "bytes", "sender", "qp", "uid"))
+_STARTING = Event(
+    "starting", "starting delivery %d: msg %d to %s %s", ("delivery", "msg", "channel", "recipient")
+)  # fmt: skip
+_DELIVERY = Event("delivery", "delivery %d: %s: %s", ("delivery", "outcome", "report"))
+_END = Event("end", "end msg %d", ("msg",))
 _SILENT = b"The owner's home or processes do not answer. (#4.3.0)\n"
 _LOST = b"The delivery was broken off. (#4.3.0)\n"
 
@@ -113,11 +121,8 @@ class Handout:
         body = None if draft.body is None else bytes(draft.body)
         self._messages.remember(Fresh(message, envelope.recipients, body))
         sender = safe(envelope.sender)
-        self._log.fact(f"new msg {number}", "new", msg=number)
-        self._log.fact(
-            f"info msg {number}: bytes {draft.size} from <{sender}> qp {draft.pid} uid {draft.uid}",
-            "info", msg=number, bytes=draft.size, sender=sender, qp=draft.pid, uid=draft.uid,
-        )  # fmt: skip
+        self._log.note(_NEW, number)
+        self._log.note(_INFO, number, draft.size, sender, draft.pid, draft.uid)
         destinations = [self.destination(address) for address in envelope.recipients]
         self.schedule.committed(number, draft.born, destinations, alone=varies(envelope.sender))
 
@@ -125,7 +130,7 @@ class Handout:
         """These messages are over."""
         for number in numbers:
             self._messages.forget(number)
-            self._log.fact(f"end msg {number}", "end", msg=number)
+            self._log.note(_END, number)
 
     def shown(self, address: bytes) -> bytes:
         """A recipient as people know him: completed, and without the prefix of virtualdomains."""
@@ -305,11 +310,7 @@ class Handout:
         delivery = self._next_number()
         self._running[delivery] = running
         self._load[running.link] += 1
-        shown = safe(recipient)
-        self._log.fact(
-            f"starting delivery {delivery}: msg {running.message} to {running.channel} {shown}",
-            "starting", delivery=delivery, msg=running.message, channel=running.channel, recipient=shown,
-        )  # fmt: skip
+        self._log.note(_STARTING, delivery, running.message, running.channel, safe(recipient))
         return delivery
 
     def _next_number(self) -> int:
@@ -327,13 +328,12 @@ class Handout:
         """An OUTCOME of an owner role or the remote one. Raises LinkLost when it is nonsense, or about a delivery of
         another."""
         letter, status, report, *more = frame.fields
-        kind, subject, detail = map(int, status.split(b"."))
         running = self._running.get(frame.tag)
         if running is None or running.link is not link or letter not in _VERDICTS:
             raise LinkLost("no such delivery")
         del self._running[frame.tag]
         self._load[link] -= 1
-        outcome = Outcome(_VERDICTS[letter], report, Status(kind, subject, detail))
+        outcome = Outcome(_VERDICTS[letter], report, _status(status))
         self._note(frame.tag, running.message, running.number, outcome, now, down=more == [DOWN])
 
     def _note(
@@ -345,11 +345,7 @@ class Handout:
     def _say(self, delivery: int, message: int, verdict: Verdict, report: bytes, mark: Mark | None) -> None:
         if mark is not None and mark.state is State.FAILED:  # perhaps because it was the last attempt
             verdict, report = Verdict.NEVER, mark.reason
-        word, text = _WORDS[verdict], safe(report)
-        self._log.fact(
-            f"delivery {delivery}: {word}: {text}",
-            "delivery", delivery=delivery, msg=message, outcome=word, report=text,
-        )  # fmt: skip
+        self._log.note(_DELIVERY, delivery, _WORDS[verdict], safe(report), msg=message)
 
     def owner_lost(self, owner: Link, now: float) -> None:
         """That owner role died."""
@@ -389,6 +385,13 @@ class Handout:
             f"status: local {here}/{local.total} remote {away}/{remote.total}",
             "status", local=here, local_limit=local.total, remote=away, remote_limit=remote.total,
         )  # fmt: skip
+
+
+@lru_cache(100)
+def _status(octets: bytes) -> Status:
+    """Raises ValueError when it is nonsense."""
+    kind, subject, detail = map(int, octets.split(b"."))
+    return Status(kind, subject, detail)
 
 
 def _cut(start: Start) -> tuple[Start, Start | None]:

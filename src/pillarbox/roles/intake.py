@@ -31,6 +31,7 @@ NONSENSE = Refusal(Status(4, 3, 0), "no such draft")
 TOO_LARGE = Refusal(Status(5, 3, 4), "sorry, that message is too large")
 TOO_LONG = Refusal(Status(5, 1, 3), "envelope address too long")
 UNPRINTABLE = Refusal(Status(5, 1, 3), "sorry, I can't accept addresses with control characters")
+_MESSAGE = Verb.MESSAGE
 _CONTROLS = bytes((*range(32), 127))
 
 
@@ -122,9 +123,9 @@ class Intake:
             link.refuse(frame.tag, SystemTrouble.of(problem).refusal)
 
     def _hear(self, link: Link, frame: Frame, now: int) -> None:
-        verb, tag = frame.verb, frame.tag
-        if verb is Verb.MESSAGE:
-            key, sender, body, *recipients = frame.fields
+        verb, tag, fields, _descriptors = frame
+        if verb is _MESSAGE:
+            key, sender, body, *recipients = fields
             if len(key) != KEY_OCTETS:
                 link.refuse(tag, NONSENSE)
                 return
@@ -136,16 +137,16 @@ class Intake:
             self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
         elif verb is Verb.START:
             self._drop(link, tag)
-            if self._has_enough(link) or len(frame.fields[0]) != KEY_OCTETS:
+            if self._has_enough(link) or len(fields[0]) != KEY_OCTETS:
                 link.refuse(tag, TOO_MANY)
                 return
-            self._open[link, tag] = self._begin(link, frame.fields[0], now)
+            self._open[link, tag] = self._begin(link, fields[0], now)
         elif verb is Verb.BLOCK:
-            self._block(link, tag, frame.fields[0])
+            self._block(link, tag, fields[0])
         elif verb is Verb.RECIPIENTS:
-            self._recipients(link, tag, frame.fields)
+            self._recipients(link, tag, fields)
         elif verb is Verb.COMMIT:
-            sender, *recipients = frame.fields
+            sender, *recipients = fields
             closed = self._close(link, tag)
             if closed is not None:
                 self._complete(link, tag, closed, Envelope(sender, (*closed.recipients, *recipients)), now)

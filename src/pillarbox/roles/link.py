@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from pillarbox.roles.verbs import FIELDS, MAY_SAY, RIDERS, Verb
@@ -28,8 +29,16 @@ DESCRIPTORS_AT_ONCE = 253  # the kernel takes no more in one message
 NO_DESCRIPTORS = "no descriptors left: raise the limit of open files"
 _HEADER = struct.Struct("<IBBII")
 _BEHIND_LENGTH = _HEADER.size - 4  # octets of the header that its first number counts
-# Header and lengths of the fields together, for frames with few fields; by the number of fields.
-_HEADS = [struct.Struct(f"<IBBII{count}I") for count in range(32)]
+
+
+class _Heads(dict[int, struct.Struct]):
+    """Header and lengths of the fields together, by the number of fields."""
+
+    def __missing__(self, count: int) -> struct.Struct:
+        return struct.Struct(f"<IBBII{count}I")
+
+
+_HEADS = _Heads({count: struct.Struct(f"<IBBII{count}I") for count in range(32)})
 # One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
 _BUFFER = memoryview(bytearray(READ_SIZE))
 _SPACE = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
@@ -110,7 +119,7 @@ class Link:
         sizes = [*map(len, fields)]
         total = _BEHIND_LENGTH + 4 * count + sum(sizes)
         assert total <= FRAME_LIMIT
-        self._parting += (_head(count).pack(total, verb, len(descriptors), tag, count, *sizes), *fields)
+        self._parting += (_HEADS[count].pack(total, verb, len(descriptors), tag, count, *sizes), *fields)
         self.backlog += total + 4
         if descriptors:
             frame = b"".join(self._parting[-count - 1 :])
@@ -177,29 +186,31 @@ class Link:
     def _frames(self, data: bytes) -> list[Frame]:
         buffer = self._arrived + data if self._arrived else data
         frames = []
+        rules, limit = self._rules, self._limit
         start, end = 0, len(buffer)
         while end - start >= _HEADER.size:
             length, number, riders, tag, count = _HEADER.unpack_from(buffer, start)
-            if length > self._limit or length < _BEHIND_LENGTH:
+            if not _BEHIND_LENGTH <= length <= limit:
                 raise LinkLost("frame out of bounds")
             after = start + 4 + length
             if after > end:
                 break
-            rule = self._rules.get(number)
-            if rule is None or riders > len(self._descriptors):
+            rule = rules.get(number)
+            if rule is None:
                 raise LinkLost(f"may not say {number}")
             verb, least, most, at_most = rule
             if not least <= count <= most or riders > at_most:
                 raise LinkLost(f"does not say {verb!r} so")
-            descriptors = [self._descriptors.popleft() for _ in range(riders)] if riders else ()
+            descriptors = self._riders(riders) if riders else ()
             frames.append(Frame(verb, tag, _fields(buffer, start, after, count), descriptors))
             start = after
-        self._arrived = buffer[start:]
+        self._arrived = buffer[start:] if start < end else b""
         return frames
 
-
-def _head(count: int) -> struct.Struct:
-    return _HEADS[count] if count < len(_HEADS) else struct.Struct(f"<IBBII{count}I")
+    def _riders(self, count: int) -> list[int]:
+        if count > len(self._descriptors):
+            raise LinkLost("descriptors are missing")
+        return [self._descriptors.popleft() for _ in range(count)]
 
 
 def _fields(buffer: bytes, start: int, end: int, count: int) -> list[bytes]:
@@ -207,13 +218,10 @@ def _fields(buffer: bytes, start: int, end: int, count: int) -> list[bytes]:
     at = start + _HEADER.size + 4 * count
     if at > end:
         raise LinkLost("field out of bounds")
-    fields = []
-    for size in _head(count).unpack_from(buffer, start)[5:]:
-        fields.append(buffer[at : at + size])
-        at += size
-    if at != end:
+    edges = [*accumulate(_HEADS[count].unpack_from(buffer, start)[5:], initial=at)]
+    if edges[-1] != end:
         raise LinkLost("field out of bounds")
-    return fields
+    return [buffer[left:right] for left, right in pairwise(edges)]
 
 
 def _rights(descriptors: Iterable[int]) -> tuple[int, int, array.array[int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from typing import NamedTuple
 
 LINE_LIMIT = 4096  # octets; one write of a line this long is not torn by another role's
 FACT_LIMIT = 100  # characters, up to six octets each, of a fact in a JSON object that is too long
@@ -21,6 +22,15 @@ _SAFE = _SAFE[:10] + b"/" + _SAFE[11:]
 def safe(text: bytes) -> str:
     """qmail-send's safe text: LF is /, what is not printable ASCII (and %) is _."""
     return text.translate(_SAFE).decode("ascii")
+
+
+class Event(NamedTuple):
+    """A fact that comes often. `text` is its line, with a place for each of `names`, which are those of the facts in
+    JSON."""
+
+    event: str
+    text: str
+    names: tuple[str, ...]
 
 
 class Log:
@@ -40,6 +50,13 @@ class Log:
                 named = {name: fact[:FACT_LIMIT] if isinstance(fact, str) else fact for name, fact in named.items()}
                 text = json.dumps(named, ensure_ascii=True)
         self._lines.append(text[:LINE_LIMIT])
+
+    def note(self, event: Event, *facts: str | int, **unsaid: str | int) -> None:
+        """As `fact`, put together only in the format that is written. What is `unsaid` in the line is in the JSON."""
+        if self.as_json:
+            self.fact("", event.event, **dict(zip(event.names, facts, strict=True)), **unsaid)
+        else:
+            self._lines.append((event.text % facts)[:LINE_LIMIT])
 
     def say(self, text: str, event: str, **facts: str | int | float) -> None:
         """Note one fact and write it now."""

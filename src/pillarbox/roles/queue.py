@@ -36,6 +36,7 @@ OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; 
 OPEN_PAUSE_LIMIT = 30.0
 CLOSED = Refusal(Status(4, 3, 0), "queue not available, try again later")
 _SECRET_FILES = tuple(f"control/{name}:" for name in SECRET)
+_OUTCOME, _COMMITTED = Verb.OUTCOME, Verb.COMMITTED  # Python 3.11 runs a function to find a member in its Enum
 _INTAKE = frozenset({Verb.MESSAGE, Verb.START, Verb.BLOCK, Verb.RECIPIENTS, Verb.COMMIT, Verb.ABORT})
 
 
@@ -152,10 +153,10 @@ class Queue:
             if peer == PEER:
                 self._injection.heard(link)
             self._intake.hear(link, frame, int(now))
+        elif frame.verb is _OUTCOME:
+            self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.PONG:
             self._owners.answered(link)
-        elif frame.verb is Verb.OUTCOME:
-            self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.ASK:
             if peer != PEER or self._injection.may_ask(link):
                 self._asked(link, frame, now)
@@ -186,7 +187,6 @@ class Queue:
             if isinstance(answer[1], Link):
                 self._intake.of_owner(answer[1], frame.fields[0])
             self._handout.placed(*answer, now)
-            self._note_marks(now)
 
     def _find_remote(self, now: float) -> None:
         """Use the newest remote role. An older one has died, if we may not have heard it yet: we were busy then."""
@@ -209,10 +209,8 @@ class Queue:
         if peer == "owner":
             self._owners.lost(link)
             self._handout.owner_lost(link, now)
-            self._note_marks(now)
         elif peer == "remote":
             self._handout.remote_lost(link, now)
-            self._note_marks(now)
 
     def _outcome(self, peer: str, link: Link, frame: Frame, now: float) -> None:
         try:
@@ -220,8 +218,6 @@ class Queue:
         except (LinkLost, ValueError):
             self._rounds.cut(link)
             self._lost(peer, link, now)
-            return
-        self._note_marks(now)
 
     def _note_marks(self, now: float) -> None:
         """Bounces ride in the commits that marks ride in."""
@@ -271,7 +267,7 @@ class Queue:
         self._bounces.wanted(receipt.failed)
         self._note_marks(now)
         for one, number in zip(waiting, receipt.accepted, strict=True):
-            one.link.send(Verb.COMMITTED, one.tag, b"%d" % number)
+            one.link.send(_COMMITTED, one.tag, b"%d" % number)
         self._rounds.flush()  # clients hear of it while the rest of the round is done
         incarnation = self._engine.incarnation
         for one, number in zip(waiting, receipt.accepted, strict=True):

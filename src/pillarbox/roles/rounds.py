@@ -6,11 +6,10 @@ Batches come from this by themselves: what arrives while a round works is the ne
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from select import EPOLLIN, EPOLLOUT, epoll
 
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.verbs import ROLE_SAYS, SUPERVISOR_SAYS, Verb
@@ -20,18 +19,15 @@ DESCRIPTORS_IN_A_ROUND = 64
 BACKLOG_LIMIT = 8 << 20  # octets of answers that a peer may leave unread before we stop listening to it
 
 
-class Heard(NamedTuple):
-    """One frame and who said it; `frame` None: the link to that peer is lost."""
-
-    peer: str
-    link: Link
-    frame: Frame | None
+Heard = tuple[str, Link, Frame | None]
+"""The peer's name, the link, and one frame of it; None: that link is lost."""
 
 
 @dataclass(slots=True)
 class _Peer:
     name: str
     link: Link
+    descriptor: int
     watched: int
 
 
@@ -40,27 +36,36 @@ class Rounds:
 
     def __init__(self, role: str, control: socket.socket) -> None:
         self._role = role
-        self._selector = selectors.DefaultSelector()
+        self._epoll = epoll()
         self._peers: dict[Link, _Peer] = {}
+        self._watched: dict[int, _Peer | Callable[[], None]] = {}  # by descriptor
         self._lost: list[Heard] = []
-        self._outside: dict[int, Callable[[], None]] = {}
         self.draining = False
         self.supervisor = Link(control, SUPERVISOR_SAYS)
         self.add("supervisor", self.supervisor)
 
     def add(self, name: str, link: Link) -> None:
         """Listen to `link` from now on, under the peer's `name`."""
-        self._peers[link] = _Peer(name, link, selectors.EVENT_READ)
-        self._selector.register(link, selectors.EVENT_READ, link)
+        peer = self._peers[link] = _Peer(name, link, link.fileno(), EPOLLIN)
+        self._watch(peer.descriptor, peer)
 
     def watch(self, listening: socket.socket | int, arrived: Callable[[], None]) -> None:
         """Call `arrived` in a round in which `listening`, a socket or descriptor, is readable or at its end."""
-        self._selector.register(listening, selectors.EVENT_READ, arrived)
+        self._watch(listening if isinstance(listening, int) else listening.fileno(), arrived)
+
+    def _watch(self, descriptor: int, who: _Peer | Callable[[], None]) -> None:
+        self._epoll.register(descriptor, EPOLLIN)
+        self._watched[descriptor] = who
 
     def unwatch(self, listening: socket.socket | int) -> None:
         """No longer."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(listening)
+        self._unwatch(listening if isinstance(listening, int) else listening.fileno())
+
+    def _unwatch(self, descriptor: int) -> None:
+        """Harmless twice, and when it is closed already."""
+        if self._watched.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
 
     def ready(self) -> None:
         """Tell the supervisor that this role serves."""
@@ -76,20 +81,20 @@ class Rounds:
         """Sleep up to `timeout` seconds, then all that has come, the supervisor's words included: new links and
         draining are seen to already. A lost supervisor ends the role (SystemExit): nobody is left to stop it."""
         heard, self._lost = self._lost, []
-        for key, events in self._selector.select(0 if heard else timeout):
-            if not isinstance(key.data, Link):
-                key.data()
-                continue
-            peer = self._peers.get(key.data)
-            if peer is not None:
-                self._attend(peer, events, heard)
+        for descriptor, events in self._epoll.poll(0 if heard else timeout):
+            who = self._watched.get(descriptor)
+            if isinstance(who, _Peer):
+                self._attend(who, events, heard)
+            elif who is not None:
+                who()
         return heard
 
     def _attend(self, peer: _Peer, events: int, heard: list[Heard]) -> None:
+        """What is neither reading nor writing, a peer that hung up, both find out."""
         try:
-            if events & selectors.EVENT_READ:
+            if events & ~EPOLLOUT and peer.watched & EPOLLIN:
                 self._receive(peer, heard)
-            if events & selectors.EVENT_WRITE:
+            if events & ~EPOLLIN and peer.watched & EPOLLOUT:
                 peer.link.flush()
         except LinkLost:
             heard.append(self._drop(peer))
@@ -100,7 +105,7 @@ class Rounds:
             for frame in peer.link.receive():
                 if peer.name == "supervisor":
                     self._obey(frame)
-                heard.append(Heard(peer.name, peer.link, frame))
+                heard.append((peer.name, peer.link, frame))
             if peer.link.dry:
                 break
 
@@ -108,12 +113,13 @@ class Rounds:
         if peer.name == "supervisor":
             raise SystemExit(0)
         self.cut(peer.link)
-        return Heard(peer.name, peer.link, None)
+        return peer.name, peer.link, None
 
     def cut(self, link: Link) -> None:
         """Stop listening to `link` and close it."""
-        if self._peers.pop(link, None) is not None:
-            self._selector.unregister(link)
+        peer = self._peers.pop(link, None)
+        if peer is not None:
+            self._unwatch(peer.descriptor)
             link.close()
 
     def _obey(self, frame: Frame) -> None:
@@ -126,16 +132,16 @@ class Rounds:
     def flush(self) -> None:
         """Send what the sockets take; watch the rest. A peer that does not read is not listened to either."""
         for peer in list(self._peers.values()):
-            if not peer.link.backlog and peer.watched == selectors.EVENT_READ:
+            if not peer.link.backlog and peer.watched == EPOLLIN:
                 continue
             try:
                 done = peer.link.flush()
             except LinkLost:
                 self._lost.append(self._drop(peer))
                 continue
-            watched = selectors.EVENT_READ if done else selectors.EVENT_WRITE
+            watched = EPOLLIN if done else EPOLLOUT
             if not done and peer.link.backlog < BACKLOG_LIMIT:
-                watched |= selectors.EVENT_READ
+                watched |= EPOLLIN
             if watched != peer.watched:
                 peer.watched = watched
-                self._selector.modify(peer.link, watched, peer.link)
+                self._epoll.modify(peer.descriptor, watched)
