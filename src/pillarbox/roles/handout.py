@@ -22,7 +22,7 @@ from pillarbox.roles.messages import Fresh, Messages
 from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import DOWN, Verb
 from pillarbox.routes import BadRoute, Hop, Routes
-from pillarbox.routing import Local, Routing
+from pillarbox.routing import REMEMBERED, Local, Routing
 from pillarbox.status import Failure, Refusal, Status
 
 ON_THE_WAY = 4 << 20  # octets to the owner role that it has not read yet
@@ -34,6 +34,7 @@ CLAIMS_IN_A_ROUND = 10
 
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
+_REMOTE, _FAILED, _DELIVER = Channel.REMOTE, State.FAILED, Verb.DELIVER
 _NEW = Event("new", "new msg %d", ("msg",))
 _INFO = Event("info", "info msg %d: bytes %d from <%s> qp %d uid %d", ("msg", "bytes", "sender", "qp", "uid"))
 _STARTING = Event(
@@ -94,6 +95,7 @@ class Handout:
     def configure(self, settings: Settings) -> None:
         """Take new settings."""
         self._routing = Routing(settings)
+        self._destinations: dict[bytes, Destination] = {}
         self._routes = Routes(settings.smtproutes)
         self._limits = limits(settings)
         self.schedule.configure(*self._limits)
@@ -139,10 +141,17 @@ class Handout:
 
     def destination(self, address: bytes) -> Destination:
         """What fails as one with this recipient."""
-        route = self._routing.route(address)
-        if isinstance(route, Local):
-            return Destination(Channel.LOCAL, route.local.lower())
-        return Destination(Channel.REMOTE, route.domain)
+        known = self._destinations.get(address)
+        if known is None:
+            if len(self._destinations) >= REMEMBERED:
+                self._destinations.clear()
+            route = self._routing.route(address)
+            if isinstance(route, Local):
+                known = Destination(Channel.LOCAL, route.local.lower())
+            else:
+                known = Destination(_REMOTE, route.domain)
+            self._destinations[address] = known
+        return known
 
     # handing out
 
@@ -169,7 +178,7 @@ class Handout:
     def _place(self, start: Start, now: float) -> None:
         """To the owner role of its destination, or to wait for that or for the remote role."""
         channel, local = start.destination
-        if channel is Channel.REMOTE:
+        if channel is _REMOTE:
             self._relays.append(start)
             return
         owner = self._owners.find(local, now)
@@ -238,7 +247,7 @@ class Handout:
         for number, route in local:
             delivery = self._delivery(_Running(owner, message.id, number), route.local + b"@" + route.domain)
             fields += b"%d" % delivery, b"%d" % number, route.local, route.domain
-        owner.send(Verb.DELIVER, 0, *fields, descriptors=descriptors)
+        owner.send(_DELIVER, 0, *fields, descriptors=descriptors)
 
     def _relay(self, remote: Link, start: Start, now: float) -> None:
         """To the remote role: each domain's recipients together."""
@@ -343,7 +352,7 @@ class Handout:
         self._say(delivery, message, outcome.verdict, outcome.report, mark)
 
     def _say(self, delivery: int, message: int, verdict: Verdict, report: bytes, mark: Mark | None) -> None:
-        if mark is not None and mark.state is State.FAILED:  # perhaps because it was the last attempt
+        if mark is not None and mark.state is _FAILED:  # perhaps because it was the last attempt
             verdict, report = Verdict.NEVER, mark.reason
         self._log.note(_DELIVERY, delivery, _WORDS[verdict], safe(report), msg=message)
 

@@ -213,8 +213,8 @@ class Intake:
         stranger = self._strangers.get(link) if self._strangers else None
         uid, pid = stranger[:2] if stranger else self._ids
         addresses = (envelope.sender, *envelope.recipients)
-        wrong = TOO_LONG if max(map(len, addresses)) > LONGEST else None
         octets = b"".join(addresses)
+        wrong = TOO_LONG if len(octets) > LONGEST and max(map(len, addresses)) > LONGEST else None
         if len(octets.translate(None, _CONTROLS)) != len(octets):
             wrong = UNPRINTABLE  # they come into header fields, SMTP and logs; a dot-qmail file may hold anything
         if wrong is not None:

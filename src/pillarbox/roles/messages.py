@@ -28,7 +28,7 @@ class Messages:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._fresh: OrderedDict[int, Fresh] = OrderedDict()
+        self._fresh: OrderedDict[int, tuple[Fresh, int]] = OrderedDict()  # with the octets that it takes
         self._octets = 0
 
     def __len__(self) -> int:
@@ -37,23 +37,24 @@ class Messages:
 
     def remember(self, fresh: Fresh) -> None:
         """Keep it for its deliveries."""
-        self._fresh[fresh.message.id] = fresh
-        self._octets += _octets(fresh)
+        octets = _octets(fresh)
+        self._fresh[fresh.message.id] = fresh, octets
+        self._octets += octets
         while self._octets > IN_MEMORY:
-            _number, oldest = self._fresh.popitem(last=False)
-            self._octets -= _octets(oldest)
+            _number, (_oldest, octets) = self._fresh.popitem(last=False)
+            self._octets -= octets
 
     def forget(self, number: int) -> None:
         """It is over. Harmless twice."""
-        fresh = self._fresh.pop(number, None)
-        if fresh is not None:
-            self._octets -= _octets(fresh)
+        known = self._fresh.pop(number, None)
+        if known is not None:
+            self._octets -= known[1]
 
     def find(self, number: int) -> Fresh | None:
         """The message, from memory or from the engine; None when it is no more. Raises Failure."""
-        fresh = self._fresh.get(number)
-        if fresh is not None:
-            return fresh
+        known = self._fresh.get(number)
+        if known is not None:
+            return known[0]
         entry = self._engine.show(number)
         if entry is None:
             return None
