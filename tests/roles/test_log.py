@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pillarbox.roles import log as module
-from pillarbox.roles.log import LINE_LIMIT, Log, safe
+from pillarbox.roles.log import LINE_LIMIT, NEW, Log, safe
 
 
 @pytest.fixture
@@ -60,3 +60,11 @@ def test_a_log_that_nobody_reads_does_not_stop_the_role(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "STANDARD_ERROR", writing)
     Log("queue", as_json=False).say("gone", "gone")
     os.close(writing)
+
+
+@pytest.mark.parametrize(("as_json", "line"), [(False, b"new msg 7"), (True, b'"event": "new", "msg": 7, "uid": 5}')])
+def test_an_event_is_written_in_the_format_of_the_log(written: int, as_json: bool, line: bytes) -> None:
+    log = Log("queue", as_json)
+    log.note(NEW, 7, uid=5)
+    log.flush()
+    assert os.read(written, 1000).endswith(line + b"\n")

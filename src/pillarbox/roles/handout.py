@@ -17,7 +17,7 @@ from pillarbox.queue.engine import BodyGone, Draft, Engine, Mark, Message, State
 from pillarbox.queue.lane import Channel, Destination, Limits
 from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.roles.link import LARGEST_TAG, Frame, Link, LinkLost
-from pillarbox.roles.log import Event, Log, safe
+from pillarbox.roles.log import END, ENDED, INFO, NEW, STARTING, Log, safe
 from pillarbox.roles.messages import Fresh, Messages
 from pillarbox.roles.process import affordable
 from pillarbox.roles.verbs import DOWN, Verb
@@ -35,13 +35,6 @@ CLAIMS_IN_A_ROUND = 10
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
 _REMOTE, _FAILED, _DELIVER = Channel.REMOTE, State.FAILED, Verb.DELIVER
-_NEW = Event("new", "new msg %d", ("msg",))
-_INFO = Event("info", "info msg %d: bytes %d from <%s> qp %d uid %d", ("msg", "bytes", "sender", "qp", "uid"))
-_STARTING = Event(
-    "starting", "starting delivery %d: msg %d to %s %s", ("delivery", "msg", "channel", "recipient")
-)  # fmt: skip
-_DELIVERY = Event("delivery", "delivery %d: %s: %s", ("delivery", "outcome", "report"))
-_END = Event("end", "end msg %d", ("msg",))
 _SILENT = b"The owner's home or processes do not answer. (#4.3.0)\n"
 _LOST = b"The delivery was broken off. (#4.3.0)\n"
 
@@ -123,8 +116,8 @@ class Handout:
         body = None if draft.body is None else bytes(draft.body)
         self._messages.remember(Fresh(message, envelope.recipients, body))
         sender = safe(envelope.sender)
-        self._log.note(_NEW, number)
-        self._log.note(_INFO, number, draft.size, sender, draft.pid, draft.uid)
+        self._log.note(NEW, number)
+        self._log.note(INFO, number, draft.size, sender, draft.pid, draft.uid)
         destinations = [self.destination(address) for address in envelope.recipients]
         self.schedule.committed(number, draft.born, destinations, alone=varies(envelope.sender))
 
@@ -132,7 +125,7 @@ class Handout:
         """These messages are over."""
         for number in numbers:
             self._messages.forget(number)
-            self._log.note(_END, number)
+            self._log.note(END, number)
 
     def shown(self, address: bytes) -> bytes:
         """A recipient as people know him: completed, and without the prefix of virtualdomains."""
@@ -319,7 +312,7 @@ class Handout:
         delivery = self._next_number()
         self._running[delivery] = running
         self._load[running.link] += 1
-        self._log.note(_STARTING, delivery, running.message, running.channel, safe(recipient))
+        self._log.note(STARTING, delivery, running.message, running.channel, safe(recipient))
         return delivery
 
     def _next_number(self) -> int:
@@ -354,7 +347,7 @@ class Handout:
     def _say(self, delivery: int, message: int, verdict: Verdict, report: bytes, mark: Mark | None) -> None:
         if mark is not None and mark.state is _FAILED:  # perhaps because it was the last attempt
             verdict, report = Verdict.NEVER, mark.reason
-        self._log.note(_DELIVERY, delivery, _WORDS[verdict], safe(report), msg=message)
+        self._log.note(ENDED, delivery, _WORDS[verdict], safe(report), msg=message)
 
     def owner_lost(self, owner: Link, now: float) -> None:
         """That owner role died."""

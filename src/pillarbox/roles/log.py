@@ -33,6 +33,14 @@ class Event(NamedTuple):
     names: tuple[str, ...]
 
 
+# qmail-send's lines of every message.
+NEW = Event("new", "new msg %d", ("msg",))
+INFO = Event("info", "info msg %d: bytes %d from <%s> qp %d uid %d", ("msg", "bytes", "sender", "qp", "uid"))
+STARTING = Event("starting", "starting delivery %d: msg %d to %s %s", ("delivery", "msg", "channel", "recipient"))
+ENDED = Event("delivery", "delivery %d: %s: %s", ("delivery", "outcome", "report"))
+END = Event("end", "end msg %d", ("msg",))
+
+
 class Log:
     """The log of one role. With `as_json` every fact is an object with time, role and event."""
 
