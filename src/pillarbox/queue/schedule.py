@@ -78,8 +78,12 @@ class Start(NamedTuple):
     alone: bool = False
 
 
-def _again(jobs: list[Job]) -> bool:
-    return any([job.again for job in jobs])
+def _start(message: int, destination: Destination, jobs: list[Job]) -> Start:
+    first = jobs[0]
+    if len(jobs) == 1:
+        return Start(message, destination, (first.number,), first.again, first.alone)
+    numbers = tuple([job.number for job in jobs])
+    return Start(message, destination, numbers, any([job.again for job in jobs]), first.alone)
 
 
 class Schedule:
@@ -176,10 +180,7 @@ class Schedule:
                     job.stage = RUNNING
                     job.started = now
                     chosen.setdefault((job.message, lane), []).append(job)
-        return [
-            Start(message, lane.destination, tuple([job.number for job in jobs]), _again(jobs), jobs[0].alone)
-            for (message, lane), jobs in chosen.items()
-        ]
+        return [_start(message, lane.destination, jobs) for (message, lane), jobs in chosen.items()]
 
     def outcome(self, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False) -> Mark | None:
         """What became of an attempt; `down`: the whole destination cannot be reached. Returns the mark, which stands
