@@ -60,6 +60,9 @@ class State(Enum):
     FAILED = 3
 
 
+_DONE = State.DONE  # under Python 3.11 a member is looked up by a slow way each time
+
+
 class Draft(NamedTuple):
     """A message to commit. `key` is 16 random octets, never used before. The body is either `body` (octets, LF line
     ends) or, larger, the synced spool file `spool`; `size` is its octets either way. `uid` and `pid` are whose
@@ -114,7 +117,7 @@ class Mark(NamedTuple):
     @classmethod
     def done(cls, message: int, number: int) -> Mark:
         """Nothing more to do. The message ends with its last recipient."""
-        return cls(message, number, State.DONE)
+        return cls(message, number, _DONE)
 
     @classmethod
     def later(cls, message: int, number: int, due: int, reason: bytes, *, tried: bool = True) -> Mark:

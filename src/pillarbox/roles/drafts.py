@@ -24,6 +24,9 @@ CREDIT = 256 << 10  # octets of blocks on their way before the queue must say TA
 LOST_PATIENCE = 30.0  # seconds until a commit of unknown outcome is answered 451
 AWAY = Refusal(Status(4, 3, 0), "queue not available, try again later")
 
+# Under Python 3.11 a member of an enumeration is looked up by a slow way each time.
+_MESSAGE, _COMMITTED = Verb.MESSAGE, Verb.COMMITTED
+
 Done = Callable[[Any], None]
 
 
@@ -58,7 +61,7 @@ class QueueLink:
         if frame is None:
             self._unknown[key] = done
             self._loop.call_later(LOST_PATIENCE, self._settle, key, AWAY)
-        elif frame.verb is Verb.COMMITTED:
+        elif frame.verb is _COMMITTED:
             done(Committed(frame.fields[0]))
         elif frame.verb is Verb.TAKEN:
             self.questions.expect(frame.tag, partial(self.answered, key, done))
@@ -68,7 +71,7 @@ class QueueLink:
     def _recalled(self, key: bytes, done: Done) -> Callable[[Frame | None], None]:
         def answered(frame: Frame | None) -> None:
             if frame is not None:  # else it went away again: the key stays, the next one is asked
-                self._settle(key, Committed(frame.fields[0]) if frame.verb is Verb.COMMITTED else AWAY)
+                self._settle(key, Committed(frame.fields[0]) if frame.verb is _COMMITTED else AWAY)
 
         return answered
 
@@ -132,7 +135,7 @@ class Draft:
             self._send(rest)
             self._say_envelope(sender, recipients, answered)
         else:
-            self._queue.questions.ask(answered, Verb.MESSAGE, self._key, sender, rest, *recipients)
+            self._queue.questions.ask(answered, _MESSAGE, self._key, sender, rest, *recipients)
         return PENDING
 
     def _say_envelope(self, sender: bytes, recipients: tuple[bytes, ...], answered: Answer) -> None:

@@ -126,15 +126,10 @@ class Intake:
         verb, tag, fields, _descriptors = frame
         if verb is _MESSAGE:
             key, sender, body, *recipients = fields
-            if len(key) != KEY_OCTETS:
+            if len(key) == KEY_OCTETS:
+                self._whole(link, tag, key, Envelope(sender, tuple(recipients)), body, now)
+            else:
                 link.refuse(tag, NONSENSE)
-                return
-            opened = self._begin(link, key, now)
-            opened.blocks.append(body)
-            opened.size += len(body)
-            if opened.size > self.limit:
-                self._to_file(opened)
-            self._complete(link, tag, opened, Envelope(sender, tuple(recipients)), now)
         elif verb is Verb.START:
             self._drop(link, tag)
             if self._has_enough(link) or len(fields[0]) != KEY_OCTETS:
@@ -149,7 +144,10 @@ class Intake:
             sender, *recipients = fields
             closed = self._close(link, tag)
             if closed is not None:
-                self._complete(link, tag, closed, Envelope(sender, (*closed.recipients, *recipients)), now)
+                envelope = Envelope(sender, (*closed.recipients, *recipients))
+                body = b"".join(closed.blocks)
+                draft = Draft(closed.key, envelope, now, *self._whose(link), closed.size, body)
+                self._complete(link, tag, draft, closed.file)
             else:
                 link.refuse(tag, NONSENSE)
         elif verb is Verb.ABORT:
@@ -161,14 +159,23 @@ class Intake:
             return True
         return len(self._open) >= self._most
 
+    def _whole(self, link: Link, tag: int, key: bytes, envelope: Envelope, body: bytes, now: int) -> None:
+        file = None
+        if link in self._mixed:
+            key, body = self.key(link, key), self._trace(link, now) + body
+        if len(body) > self.limit:
+            file = self._spool()
+            file.write(body)
+        self._complete(link, tag, Draft(key, envelope, now, *self._whose(link), len(body), body), file)
+
     def _begin(self, link: Link, key: bytes, now: int) -> _Open:
-        if link not in self._mixed:
-            return _Open(key)
-        stranger = self._strangers.get(link)
-        if stranger is None:
-            return _Open(self.key(link, key))
-        trace = invoked(stranger.pid, stranger.who, now)
+        trace = self._trace(link, now)
         return _Open(self.key(link, key), [], [trace], len(trace))
+
+    def _trace(self, link: Link, now: int) -> bytes:
+        """What goes ahead of the message of a program."""
+        stranger = self._strangers.get(link)
+        return b"" if stranger is None else invoked(stranger.pid, stranger.who, now)
 
     def _recipients(self, link: Link, tag: int, recipients: Sequence[bytes]) -> None:
         opened = self._open.get((link, tag))
@@ -209,30 +216,26 @@ class Intake:
             opened.file.write(block)
         opened.blocks = []
 
-    def _complete(self, link: Link, tag: int, opened: _Open, envelope: Envelope, now: int) -> None:
-        stranger = self._strangers.get(link) if self._strangers else None
-        uid, pid = stranger[:2] if stranger else self._ids
-        addresses = (envelope.sender, *envelope.recipients)
-        octets = b"".join(addresses)
-        wrong = TOO_LONG if len(octets) > LONGEST and max(map(len, addresses)) > LONGEST else None
-        if len(octets.translate(None, _CONTROLS)) != len(octets):
-            wrong = UNPRINTABLE  # they come into header fields, SMTP and logs; a dot-qmail file may hold anything
-        if wrong is not None:
-            if opened.file is not None:
-                opened.file.discard()
+    def _complete(self, link: Link, tag: int, draft: Draft, file: SpoolFile | None) -> None:
+        """The message is whole, in the draft or in `file`."""
+        if (wrong := _wrong(draft.envelope)) is not None:
+            if file is not None:
+                file.discard()
             link.refuse(tag, wrong)
             return
-        if opened.file is not None:
+        if file is not None:
             try:
-                opened.file.sync()
+                file.sync()
             except (Failure, OSError):
-                opened.file.discard()
+                file.discard()
                 raise
-            body, spool = None, opened.file.name
-        else:
-            body, spool = b"".join(opened.blocks), None
-        draft = Draft(opened.key, envelope, now, uid, pid, opened.size, body, spool)
-        self.waiting.append(Waiting(link, tag, draft, opened.file))
+            draft = draft._replace(body=None, spool=file.name)
+        self.waiting.append(Waiting(link, tag, draft, file))
+
+    def _whose(self, link: Link) -> tuple[int, int]:
+        """Who says so, for the log: user and process."""
+        stranger = self._strangers.get(link) if self._strangers else None
+        return stranger[:2] if stranger else self._ids
 
     def _close(self, link: Link, tag: int) -> _Open | None:
         opened = self._open.pop((link, tag), None)
@@ -258,3 +261,12 @@ class Intake:
             self._drop(opened_link, tag)
         self._strangers.pop(link, None)
         self._mixed.pop(link, None)
+
+
+def _wrong(envelope: Envelope) -> Refusal | None:
+    """Why an envelope cannot be queued."""
+    addresses = (envelope.sender, *envelope.recipients)
+    octets = b"".join(addresses)
+    if len(octets.translate(None, _CONTROLS)) != len(octets):
+        return UNPRINTABLE  # they come into header fields, SMTP and logs; a dot-qmail file may hold anything
+    return TOO_LONG if len(octets) > LONGEST and max(map(len, addresses)) > LONGEST else None

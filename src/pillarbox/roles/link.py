@@ -41,6 +41,8 @@ class _Heads(dict[int, struct.Struct]):
 _HEADS = _Heads({count: struct.Struct(f"<IBBII{count}I") for count in range(32)})
 # One buffer for all links of a process: a fresh one of this size at each read costs more than all the rest.
 _BUFFER = memoryview(bytearray(READ_SIZE))
+# A number: the members of socket's enumerations cost three calls each time they meet an operator.
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _SPACE = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
 
 
@@ -177,7 +179,7 @@ class Link:
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self._descriptors.extend(_received(rights))
-        if flags & socket.MSG_CTRUNC and not self._stranger:
+        if flags & _TRUNCATED and not self._stranger:
             raise SystemExit(NO_DESCRIPTORS)
         if not octets:
             raise LinkLost("closed")

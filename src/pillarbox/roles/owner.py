@@ -13,13 +13,14 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pillarbox.auth import extension
 from pillarbox.delivery.aliases import Table
 from pillarbox.delivery.job import Errand, Job
 from pillarbox.delivery.local import Deliveries, Step
 from pillarbox.mailbox.maildrop import Maildrop
-from pillarbox.outcome import Outcome
+from pillarbox.outcome import Outcome, Verdict
 from pillarbox.roles.errands import Errands
 from pillarbox.roles.forwards import Forwards
 from pillarbox.roles.house import House
@@ -33,6 +34,9 @@ from pillarbox.routing import shown_local
 from pillarbox.scan import ScanListing
 from pillarbox.status import Failure, Refusal, Status, SystemTrouble
 from pillarbox.users.owner import Owners
+
+# Under Python 3.11 a member of an enumeration is looked up by a slow way each time.
+_DELIVER, _OUTCOME = Verb.DELIVER, Verb.OUTCOME
 
 BATCH_MESSAGES = 64
 BATCH_OCTETS = 1 << 20
@@ -146,7 +150,7 @@ class Owner:
         self._left = now - self._last_wanted >= LONELY_TIME
 
     def _attend(self, peer: str, link: Link, frame: Frame) -> None:
-        if frame.verb is Verb.DELIVER:
+        if frame.verb is _DELIVER:
             self._gather(link, frame)
         elif frame.verb is Verb.PING:
             link.send(Verb.PONG, frame.tag)
@@ -326,7 +330,12 @@ class Owner:
 
 
 def _tell(link: Link, delivery: int, outcome: Outcome) -> None:
-    link.send(Verb.OUTCOME, delivery, outcome.verdict.value, str(outcome.status).encode(), outcome.report)
+    link.send(_OUTCOME, delivery, *_spelled(outcome.verdict, outcome.status), outcome.report)
+
+
+@lru_cache(maxsize=100)
+def _spelled(verdict: Verdict, status: Status) -> tuple[bytes, bytes]:
+    return verdict.value, str(status).encode()
 
 
 def _variables(home: bytes) -> dict[bytes, bytes]:
