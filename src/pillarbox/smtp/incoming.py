@@ -47,25 +47,26 @@ class Incoming:
     def line(self, limit: int) -> bytes | None:
         """The next line without its CR LF or LF, or None when its end has not come. One of more than `limit` octets,
         both counted, comes as b"" and with `overlong`."""
-        end = self._data.find(b"\n", self._at)
+        data, at = self._data, self._at
+        end = data.find(b"\n", at)
         if end < 0:
-            if self._join():
-                end = self._data.find(b"\n")
-            if end < 0:
+            if not self._join() or (end := self._data.find(b"\n")) < 0:
                 self._keep_little(limit)
                 self.drained = True
                 return None
-        line = self._data[self._at : end]
-        self._at = end + 1
-        if self._at == len(self._data):
-            if self._later:
-                self._join()
-            else:
-                self._data, self._at, self.drained = b"", 0, True  # an idle client's last block is not kept
-        self.overlong = self._skipping or len(line) >= limit
-        self._skipping = False
+            data, at = self._data, 0
+        line = data[at:end]
+        if end + 1 < len(data):
+            self._at = end + 1
+        elif self._later:
+            self._at = end + 1
+            self._join()
+        else:
+            self._data, self._at, self.drained = b"", 0, True  # an idle client's last block is not kept
         self.bare = not line.endswith(b"\r")
+        self.overlong = self._skipping or end - at >= limit
         if self.overlong:
+            self._skipping = False
             return b""
         return line if self.bare else line[:-1]
 
