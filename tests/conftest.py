@@ -1,10 +1,11 @@
-"""As root `init` makes the users of the roles. Those that were not there before a run are gone after it."""
+"""What a run needs of the machine, and gives back to it."""
 
 from __future__ import annotations
 
 import grp
 import os
 import pwd
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,16 @@ TRIES = 20  # of a quarter of a second: while a process of his ends
 
 
 @pytest.fixture(scope="session", autouse=True)
+def signals_as_usual() -> None:
+    """Under nohup, or in the background of a script, some are ignored, and every program would inherit that."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_users_left_behind() -> Iterator[None]:
+    """As root `init` makes the users of the roles. Those that were not there before a run are gone after it."""
     before = _users() | _groups()
     yield
     if os.getuid() == 0:
