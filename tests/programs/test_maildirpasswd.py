@@ -18,6 +18,7 @@ import pytest
 import pillarbox
 from pillarbox.auth import hashes
 from tests.programs.calling import a_home
+from tests.server import until
 from tests.terminal import Terminal
 
 SOURCE = str(Path(pillarbox.__file__).parent.parent)
@@ -123,7 +124,8 @@ def test_echo_is_back_when_it_is_interrupted(lists: Path, number: signal.Signals
     terminal.await_text(b"New password: ")
     terminal.type(b"")
     os.kill(terminal.pid, number)
-    os.waitid(os.P_PID, terminal.pid, os.WEXITED | os.WNOWAIT)
+    left = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    until(lambda: os.waitid(os.P_PID, terminal.pid, left) is not None, "the end of the program")
     assert terminal.echoes
     assert terminal.wait() != 0
     assert os.listdir(lists) == []
