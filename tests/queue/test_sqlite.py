@@ -326,6 +326,42 @@ def test_messages_whose_recipients_have_no_rows_are_bounded(
     assert (rows(engine), engine._folded) == ([], {})
 
 
+def test_rows_are_made_once_when_there_are_too_many_messages_without(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FOLDED_KEPT", 5)
+    ids = accept(engine, *[draft(number, recipients=2) for number in range(6)])
+    (later, held, failed, partly, over, _) = ids
+    receipt = engine.commit(
+        [draft(6)],
+        [
+            Mark.later(later, 0, BIRTH + 400, b"later"),
+            Mark.held(held, 1, b"held"),
+            Mark.failed(failed, 0, b"no"),
+            Mark.done(partly, 1),
+            Mark.done(over, 0),
+            Mark.done(over, 1),
+        ],
+    )
+    assert receipt.ended == [over]
+    assert rows(engine) == [one for one in ids if one != over]
+    shown = {message.id: [one.state for one in recipients] for message, recipients in engine.listing()}
+    assert shown[later] == [State.WAITING, State.WAITING] and shown[partly] == [State.WAITING, State.DONE]
+    assert shown[held] == [State.WAITING, State.HELD] and shown[failed] == [State.FAILED, State.WAITING]
+    assert engine._folded.keys() == set(receipt.accepted)
+
+
+def test_a_mark_for_an_id_that_nobody_knows_yet_is_ignored(engine: SqliteEngine) -> None:
+    for mark in (Mark.failed(1, 0, b"no"), Mark.later(2, 0, BIRTH + 400, b"later"), Mark.held(3, 0, b"held")):
+        receipt = engine.commit([draft(mark.message)], [mark])
+        assert (receipt.accepted, receipt.failed) == ([mark.message], [])
+        assert states(engine)[-1] is State.WAITING
+
+
+def states(engine: SqliteEngine) -> list[State]:
+    return [one.state for _, recipients in engine.listing() for one in recipients]
+
+
 def test_a_removed_message_without_rows_is_forgotten_too(engine: SqliteEngine) -> None:
     (one, two) = accept(engine, draft(1), draft(2))
     assert engine.remove([one]) == [one]

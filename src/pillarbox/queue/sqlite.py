@@ -58,7 +58,7 @@ class SqliteEngine:
         self._folded = {
             message: _all_of(len(unfold(folded))) for message, folded in self._execute(statements.FOLDED).fetchall()
         }
-        self._unfolded: list[int] = []  # in the transaction under way
+        self._unfolded: set[int] = set()  # in the transaction under way
         self._some_failed = self._any_failed()  # what succeeds shall not pay for what fails
         self._keys = Keys(clock, self._last)
         # The incarnation is a constant of the statement: to bind bytes costs a microsecond each time.
@@ -194,6 +194,8 @@ class SqliteEngine:
         for mark in marks:
             message = mark.message
             if mark.state is not _DONE:
+                if message > self._last:
+                    continue  # an id that nobody was told yet
                 if mark.state is _FAILED:
                     failed.append(message)
                 reason = bytearray(mark.reason[:REASON_LIMIT])
@@ -227,12 +229,13 @@ class SqliteEngine:
         ]
 
     def _unfold(self, messages: Sequence[int]) -> None:
-        """Give the recipients of these folded messages rows, in the transaction under way."""
+        """Give the recipients of these folded messages rows, in the transaction under way. Harmless twice."""
         rows = []
         for message in messages:
-            rows += [(message, one.number, bytearray(one.address), one.due) for one in self._spread(message)]
+            if message not in self._unfolded:
+                self._unfolded.add(message)
+                rows += [(message, one.number, bytearray(one.address), one.due) for one in self._spread(message)]
         self._many(statements.RECIPIENTS, rows)
-        self._unfolded += messages
 
     def _spread(self, message: int) -> list[Recipient]:
         """The recipients of a folded message."""
@@ -403,7 +406,7 @@ class SqliteEngine:
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
         self._check()
-        self._unfolded = []
+        self._unfolded = set()
         try:
             self._execute("BEGIN IMMEDIATE")
             yield
