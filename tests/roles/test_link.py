@@ -177,6 +177,25 @@ def test_a_descriptor_where_none_belongs_cuts_the_link_and_is_closed(pair: tuple
     os.close(writing)
 
 
+LINKED = struct.pack("<IBBIII", 19, Verb.LINK, 1, 0, 1, 5) + b"queue"
+MISFIT = struct.pack("<IBBIII", 19, Verb.LINK, 1, 0, 1, 4) + b"queue"
+
+
+@pytest.mark.parametrize("octets", [LINKED + b"\0" * 20, MISFIT], ids=["in a frame before it", "in the frame itself"])
+def test_a_descriptor_that_came_with_nonsense_is_closed(octets: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    link = Link(theirs, SUPERVISOR_SAYS)
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    socket.send_fds(ours, [octets], [writing])
+    os.close(writing)
+    with pytest.raises(LinkLost):
+        link.receive()
+    link.close()
+    assert os.read(reading, 1) == b"", "nobody has its other end any more"
+    os.close(reading)
+    ours.close()
+
+
 def test_every_verb_has_its_fields() -> None:
     assert set(FIELDS) == set(Verb)
 

@@ -183,11 +183,19 @@ class Link:
             raise SystemExit(NO_DESCRIPTORS)
         if not octets:
             raise LinkLost("closed")
-        return self._frames(bytes(_BUFFER[:octets]))
+        frames: list[Frame] = []
+        try:
+            self._read(bytes(_BUFFER[:octets]), frames)
+        except LinkLost:
+            for frame in frames:  # nobody will hear them
+                for descriptor in frame.descriptors:
+                    os.close(descriptor)
+            raise
+        return frames
 
-    def _frames(self, data: bytes) -> list[Frame]:
+    def _read(self, data: bytes, frames: list[Frame]) -> None:
+        """Add all whole frames. Raises LinkLost."""
         buffer = self._arrived + data if self._arrived else data
-        frames = []
         rules, limit = self._rules, self._limit
         start, end = 0, len(buffer)
         while end - start >= _HEADER.size:
@@ -203,11 +211,10 @@ class Link:
             verb, least, most, at_most = rule
             if not least <= count <= most or riders > at_most:
                 raise LinkLost(f"does not say {verb!r} so")
-            descriptors = self._riders(riders) if riders else ()
-            frames.append(Frame(verb, tag, _fields(buffer, start, after, count), descriptors))
+            fields = _fields(buffer, start, after, count)
+            frames.append(Frame(verb, tag, fields, self._riders(riders) if riders else ()))
             start = after
         self._arrived = buffer[start:] if start < end else b""
-        return frames
 
     def _riders(self, count: int) -> list[int]:
         if count > len(self._descriptors):
