@@ -65,6 +65,7 @@ def main() -> None:
         raise SystemExit(
             f"bench: there is no figure {sorted(wanted - set(FIGURES))[0]!r}; there are: {' '.join(FIGURES)}"
         )
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is not compiled at each start
     root = os.getuid() == 0
     if not root:
         print("bench: not root: accept rate and start alone are measured, and docs/benchmarks.md stays as it is")
