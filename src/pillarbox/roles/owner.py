@@ -40,7 +40,7 @@ _DELIVER, _OUTCOME = Verb.DELIVER, Verb.OUTCOME
 
 BATCH_MESSAGES = 64
 BATCH_OCTETS = 1 << 20
-BATCH_TIME = 0.010  # seconds that the first delivery of a batch waits for company
+SYNC_INTERVAL = 0.030  # seconds from one batch to the next that is not full: a lone message never waits
 LISTINGS_AT_ONCE = 2000  # in one frame
 MAILDROPS = 1000  # open at once, where this process may have so many descriptors
 MAILDROP_DESCRIPTORS = 5  # of each: its socket, three directories, and a message or the lock
@@ -73,6 +73,7 @@ class Owner:
         self._rounds = Rounds("owner", control)
         self._log = Log("owner", house.settings.logformat == "json")
         self._batch = _Batch()
+        self._begun = -SYNC_INTERVAL  # when the last batch was
         self._maildrops: dict[Link, tuple[str, Maildrop | None]] = {}
         self._left, self._last_wanted = False, time.monotonic()
         self._most = affordable(MAILDROPS, MAILDROP_DESCRIPTORS, DELIVERY_DESCRIPTORS)
@@ -179,7 +180,7 @@ class Owner:
             content = frame.descriptors[0]
             self._batch.descriptors.append(content)
         if not self._batch.jobs:
-            self._batch.due = time.monotonic() + BATCH_TIME
+            self._batch.due = self._begun + SYNC_INTERVAL
         identity, birth, octets, repeated = int(message), int(born), int(size), again == b"1"
         for tag, number, local, domain in zip(*[iter(rest)] * 4, strict=True):
             shown = self._shown(local, domain)
@@ -194,7 +195,7 @@ class Owner:
         full = len(batch.jobs) >= BATCH_MESSAGES or batch.octets >= BATCH_OCTETS
         if not batch.jobs or not (full or self._rounds.draining or time.monotonic() >= batch.due):
             return
-        self._batch = _Batch()
+        self._batch, self._begun = _Batch(), time.monotonic()
         for start in range(0, len(batch.jobs), BATCH_MESSAGES):
             steps = self._deliveries.deliver(batch.jobs[start : start + BATCH_MESSAGES])
             for (link, tag), step in zip(batch.asked[start : start + BATCH_MESSAGES], steps, strict=True):
