@@ -12,7 +12,7 @@ import pytest
 
 from pillarbox.roles.link import Frame, Link
 from pillarbox.roles.looplink import LoopLink, Questions
-from pillarbox.roles.verbs import Verb
+from pillarbox.roles.verbs import ROLE_SAYS, SUPERVISOR_SAYS, Verb
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -47,6 +47,29 @@ def test_a_peer_that_dies_with_words_unread_on_both_sides_is_missed(loops: Loops
         await asyncio.sleep(0.05)
         assert [frame.verb for frame in heard] == [Verb.TAKEN]
         assert lost == [True] and not link.open
+
+    run(loops, scene())
+
+
+def test_all_that_such_a_peer_said_is_heard_first(loops: Loops) -> None:
+    """The kernel gives out no more than one frame's descriptors at a time."""
+
+    async def scene() -> None:
+        one, other = socket.socketpair()
+        heard: list[Frame] = []
+        lost: list[bool] = []
+        supervisor, smtpd = Link(other, ROLE_SAYS), Link(one, SUPERVISOR_SAYS)
+        smtpd.send(Verb.READY, 0)
+        smtpd.flush()
+        LoopLink(asyncio.get_running_loop(), smtpd, heard.append, lambda: lost.append(True))
+        for _ in range(3):
+            supervisor.send(Verb.LINK, 0, b"queue", descriptors=[os.open(os.devnull, os.O_RDONLY)])
+        supervisor.flush()
+        supervisor.close()
+        await asyncio.sleep(0.05)
+        for frame in heard:
+            os.close(frame.descriptors[0])
+        assert (len(heard), lost) == (3, [True])
 
     run(loops, scene())
 

@@ -137,20 +137,20 @@ class Conversation(asyncio.Protocol):
             return
         if self._tls is not None:
             data = self._decrypted(self._tls, data)
-        if not data:
-            return
-        if self._effect is None:
-            self._deadline = None
+            if not data:
+                return
         self._machine.receive(data)
-        if self._asking is None and self._writable:
-            self._advance()
-        else:
-            self._hold(len(data))
+        if self._asking is None:
+            self._deadline = None
+            if self._writable:
+                self._advance()
+                return
+        self._hold(len(data))
 
     def eof_received(self) -> bool:
         self._eof = True
         self._machine.eof()
-        if self._asking is None and self._writable:
+        if self._asking is None and self._writable and not self._closing:
             self._advance()
         return self._tls is None  # keep a half-closed connection open for the answers still owed
 
@@ -194,8 +194,12 @@ class Conversation(asyncio.Protocol):
             return
         self._effect = None
         self._wait(self._limits.idle)
-        if self._run(asking, result):
+        if not self._run(asking, result):
+            return
+        if self._writable:
             self._advance()
+        else:
+            self._flush()
 
     def write(self, octets: bytes) -> bool:
         """Send octets to the client. False: wait for `when_writable` before the next."""
@@ -256,17 +260,14 @@ class Conversation(asyncio.Protocol):
     def _advance(self) -> None:
         """Take events until one has to wait, then say what there is to say."""
         machine = self._machine
-        while self._writable and not self._closing:
-            event = machine.next_event()
-            if event is None:
-                break
+        while (event := machine.next_event()) is not None:
             response = self._session.respond(event)
             if type(response) is not GeneratorType:
                 if response is not None:
                     machine.answer(response)
             elif not self._run(response, None):
                 return
-            if machine.drained:
+            if machine.drained or not self._writable or self._closing:
                 break
         octets = machine.data_to_send()
         if octets:

@@ -104,6 +104,11 @@ class Link:
         """For selectors and add_reader."""
         return self._sock.fileno()
 
+    @property
+    def broken(self) -> bool:
+        """The peer has gone without reading all that we said; what it said itself may still be read. Says so once."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
     def close(self) -> None:
         """Cut the link; descriptors on it, either way, are closed too. Harmless twice."""
         while self._descriptors:

@@ -57,18 +57,20 @@ class LoopLink:
         self._writing = not done
 
     def _readable(self) -> None:
-        """Take in all there is, to the end: when the peer died with words of ours unread, uvloop calls this once and
-        never again."""
+        """Take in what there is; what is left is reported again. But when the peer died with words of ours unread,
+        uvloop calls this once and never again."""
+        broken = False
         while self.open:
             try:
                 frames = self.link.receive()
             except LinkLost:
                 self.close()
                 return
-            if self.link.dry:
-                return
             for frame in frames:
                 self._hear(frame)
+            broken = broken or (self.open and self.link.broken)
+            if not broken:
+                return
 
     def close(self) -> None:
         """Cut the link and tell `lost`."""

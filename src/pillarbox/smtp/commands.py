@@ -1,48 +1,66 @@
-"""Arguments of SMTP commands: text in, an event or the reply that says what is wrong with it out."""
+"""SMTP commands and their arguments: text in, an event or the reply that says what is wrong with it out."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pillarbox.address import BadPath, parse_path
 from pillarbox.smtp import replies as r
-from pillarbox.smtp.events import Auth, Chunk, Hello, Mail, Rcpt
+from pillarbox.smtp.events import Auth, Chunk, Data, Event, Hello, Mail, Quit, Rcpt, Reset
+from pillarbox.smtp.order import MODERN
 from pillarbox.smtp.reply import Reply
 from pillarbox.status import Status
 
 _MOST_DIGITS: Final = 20  # RFC 1870 section 3: size-value is 1*20DIGIT
-_KNOWN: Final = 1000  # arguments of each command that are not read anew when they come again
+_KNOWN: Final = 2000  # commands that are not read anew when they come again
 _LONGEST_KNOWN: Final = 100  # octets of one of them
 _NEEDS_SMTPUTF8 = BadPath("that address needs SMTPUTF8", Status(5, 6, 7)).refusal
 _CONTROL = re.compile(rb"[\0-\x1f\x7f]")
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}\Z")
 
 
+@dataclass(slots=True)
+class Command:
+    """A line with a command; nobody changes one that was made. `verb` in upper case, `argument` without blanks around
+    it, `row`: of the table of order (None: no such command). `read`: the event that it is or the reply that refuses it,
+    where the line alone says so."""
+
+    verb: bytes
+    argument: bytes
+    row: tuple[Reply | None, ...] | None
+    read: Event | Reply | None
+
+
+class _Commands(dict[bytes, Command]):
+    """Lines without their end, as the commands they are."""
+
+    def __missing__(self, line: bytes) -> Command:
+        verb, _, argument = line.partition(b" ")
+        verb, argument = verb.upper(), argument.strip(b" ")
+        row, read = MODERN.get(verb), _READ.get(verb)
+        command = Command(verb, argument, row, None if read is None else read(argument))
+        # The same clients come again, and the same people get mail. AUTH's argument can be a password.
+        if row is not None and verb != b"AUTH" and len(line) <= _LONGEST_KNOWN:
+            if len(self) >= _KNOWN:
+                self.clear()
+            self[line] = command
+        return command
+
+
+COMMANDS: Final = _Commands()
+"""A line without its end -> the command that it is."""
+
+
 def hello(argument: bytes, *, extended: bool) -> Hello | Reply:
     """The argument of HELO or EHLO: a name of some kind."""
-    read = _known_hello if len(argument) <= _LONGEST_KNOWN else _hello
-    return read(argument, extended)
+    return r.NAME_MISSING if not argument or _CONTROL.search(argument) else Hello(argument, extended)
 
 
 def mail(argument: bytes) -> Mail | Reply:
     """MAIL's argument: FROM:<path> and the parameters SIZE, BODY, SMTPUTF8, AUTH."""
-    read = _known_mail if len(argument) <= _LONGEST_KNOWN else _mail
-    return read(argument)
-
-
-def rcpt(argument: bytes, *, utf8: bool) -> Rcpt | Reply:
-    """RCPT's argument: TO:<path>; `utf8` as MAIL had SMTPUTF8. There is no parameter that we know."""
-    read = _known_rcpt if len(argument) <= _LONGEST_KNOWN else _rcpt
-    return read(argument, utf8)
-
-
-def _hello(argument: bytes, extended: bool) -> Hello | Reply:
-    return r.NAME_MISSING if not argument or _CONTROL.search(argument) else Hello(argument, extended)
-
-
-def _mail(argument: bytes) -> Mail | Reply:
     if argument[:5].upper() != b"FROM:":
         return r.MAIL_SYNTAX
     try:
@@ -56,7 +74,8 @@ def _mail(argument: bytes) -> Mail | Reply:
     return event
 
 
-def _rcpt(argument: bytes, utf8: bool) -> Rcpt | Reply:
+def rcpt(argument: bytes, *, utf8: bool) -> Rcpt | Reply:
+    """RCPT's argument: TO:<path>; `utf8` as MAIL had SMTPUTF8. There is no parameter that we know."""
     if argument[:3].upper() != b"TO:":
         return r.RCPT_SYNTAX
     try:
@@ -108,11 +127,22 @@ def _mail_parameters(sender: bytes, parameters: bytes) -> Mail | Reply:
     )
 
 
-# The same clients come again, and the same people get mail.
-_known_hello = lru_cache(maxsize=_KNOWN)(_hello)
-_known_mail = lru_cache(maxsize=_KNOWN)(_mail)
-_known_rcpt = lru_cache(maxsize=_KNOWN)(_rcpt)
+def _ascii_rcpt(argument: bytes) -> Rcpt | None:
+    """An address that is good with SMTPUTF8 and without."""
+    event = rcpt(argument, utf8=False)
+    return event if isinstance(event, Rcpt) else None
 
+
+# verb -> how its argument is read where it means the same in every state
+_READ: Final[dict[bytes, Callable[[bytes], Event | Reply | None]]] = {
+    b"HELO": lambda argument: hello(argument, extended=False),
+    b"EHLO": lambda argument: hello(argument, extended=True),
+    b"MAIL": mail,
+    b"RCPT": _ascii_rcpt,
+    b"DATA": lambda argument: None if argument else Data(),
+    b"RSET": lambda argument: r.NO_ARGUMENT if argument else Reset(),
+    b"QUIT": lambda argument: Quit(),
+}
 # keyword -> what its value must look like; the regular expressions hold no more than what they let through
 _VALUES: Final = {
     b"SIZE": re.compile(rb"[0-9]{1,20}\Z"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 class Incoming:
     """Give out lines and blocks in the order in which the octets came."""
 
-    __slots__ = ("_at", "_data", "_later", "_skipping", "bare", "deaf", "drained", "overlong")
+    __slots__ = ("_at", "_data", "_later", "_skipping", "bare", "deaf", "drained", "flawed", "overlong")
 
     def __init__(self) -> None:
         self.forget()
@@ -24,8 +24,10 @@ class Incoming:
         """Nothing is here that has not been looked at in vain."""
         self.deaf = False
         """What comes now is dropped."""
+        self.flawed = False
+        """The line just given was not as it should be; which way, these two say."""
         self.overlong = False
-        """The line just given was longer than its limit."""
+        """It was longer than its limit."""
         self.bare = False
         """It ended with LF alone."""
 
@@ -63,12 +65,18 @@ class Incoming:
             self._join()
         else:
             self._data, self._at, self.drained = b"", 0, True  # an idle client's last block is not kept
+        if line.endswith(b"\r") and end - at < limit and not self._skipping:
+            self.flawed = False
+            return line[:-1]
+        return self._flawed_line(line, limit)
+
+    def _flawed_line(self, line: bytes, limit: int) -> bytes:
+        """What is given of it."""
+        self.flawed = True
         self.bare = not line.endswith(b"\r")
-        self.overlong = self._skipping or end - at >= limit
-        if self.overlong:
-            self._skipping = False
-            return b""
-        return line if self.bare else line[:-1]
+        self.overlong = self._skipping or len(line) >= limit
+        self._skipping = False
+        return b"" if self.overlong else line
 
     def take(self, most: int) -> bytes:
         """Up to `most` octets, b"" when there are none."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pillarbox.content import ChunkDecoder, Unstuffer
 from pillarbox.smtp import commands, lax
 from pillarbox.smtp import replies as r
+from pillarbox.smtp.commands import COMMANDS
 from pillarbox.smtp.events import (
     Auth,
     AuthResponse,
@@ -57,10 +58,7 @@ _WAIT: Final = _Progress.WAIT
 _MODERN: Final = Dialect.MODERN
 _SPELL_MODERN: Final = attrgetter("modern")
 _SPELL_QMAIL: Final = methodcaller("encode", Dialect.QMAIL)
-_DATA: Final = Data()
 _END_OF_DATA: Final = EndOfData()
-_RESET: Final = Reset()
-_QUIT: Final = Quit()
 
 
 class Receiver(Incoming):
@@ -69,8 +67,8 @@ class Receiver(Incoming):
 
     __slots__ = (
         "_asked", "_authenticated", "_bad", "_chunks", "_commands", "_content", "_dialect", "_farewell", "_greeting",
-        "_idle", "_last", "_left", "_limits", "_me", "_offer", "_order", "_out", "_read", "_refused",
-        "_rename", "_secure", "_spell", "_state", "_utf8", "_wary", "closing", "wants_tls",
+        "_idle", "_last", "_left", "_longest", "_longest_command", "_me", "_most_bad", "_offer", "_order", "_out",
+        "_read", "_refused", "_rename", "_secure", "_spell", "_state", "_utf8", "_wary", "closing", "wants_tls",
     )  # fmt: skip
     # Made with each message, for its content.
     _content: Unstuffer
@@ -95,7 +93,9 @@ class Receiver(Incoming):
         self._commands: _Reader = Receiver._read_command if modern else Receiver._read_qmail_command
         self._rename: lax.Rename = rename
         self._offer = offer
-        self._limits = limits
+        self._longest = limits.auth_line
+        self._longest_command = limits.command_line - 2  # octets without CR LF
+        self._most_bad = limits.bad_commands
         self._secure = False
         self._begin_anew()
 
@@ -150,9 +150,7 @@ class Receiver(Incoming):
             if type(event) is Hello:
                 reply = self._hello(event)
         self._out.append(self._spell(reply))
-        advance = _ADVANCES.get(type(event))
-        if advance is not None:
-            advance(self, event, reply)
+        _ADVANCES[type(event)](self, event, reply)
         if reply.final:
             self._close()
         if self._farewell is not None:
@@ -182,16 +180,15 @@ class Receiver(Incoming):
     # octets to events
 
     def _read_command(self) -> _Step:
-        line = self.line(self._limits.auth_line)
+        line = self.line(self._longest)
         if line is None:
             return _WAIT
-        if (self.bare or self.overlong) and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
+        if self.flawed and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
             return flawed
-        verb, _, argument = line.partition(b" ")
-        verb = verb.upper()
-        if len(line) + 2 > self._limits.command_line and verb != b"AUTH":
+        command = COMMANDS[line]
+        verb, row = command.verb, command.row
+        if len(line) > self._longest_command and verb != b"AUTH":
             return self._bad_command(r.LINE_TOO_LONG)
-        row = self._order.get(verb)
         if row is None:
             return self._unknown(verb)
         self._wary = False
@@ -199,15 +196,16 @@ class Receiver(Incoming):
         if refusal is not None and verb != b"BDAT":
             self._wary = verb == b"DATA"
             return self._bad_command(refusal)
-        step = _COMMANDS[verb](self, argument.strip(b" "))
+        read = command.read
+        step = _COMMANDS[verb](self, command.argument) if read is None else read
         return self._bad_command(step) if isinstance(step, Reply) else step
 
     def _read_qmail_command(self) -> _Step:
         """qmail-smtpd: a NUL ends the line, mistakes are not counted, nobody is suspected."""
-        line = self.line(self._limits.auth_line)
+        line = self.line(self._longest)
         if line is None:
             return _WAIT
-        if (self.bare or self.overlong) and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
+        if self.flawed and (flawed := self._flawed(r.LINE_TOO_LONG)) is not None:
             return flawed
         verb, _, argument = line.partition(b"\0")[0].partition(b" ")
         verb = verb.upper()
@@ -228,10 +226,10 @@ class Receiver(Incoming):
         return self._bad_command(r.UNIMPLEMENTED if verb.isalnum() else r.UNREADABLE)
 
     def _read_response(self) -> _Step:
-        line = self.line(self._limits.auth_line)
+        line = self.line(self._longest)
         if line is None:
             return _WAIT
-        if (self.bare or self.overlong) and (flawed := self._flawed(r.AUTH_TOO_LONG)) is not None:
+        if self.flawed and (flawed := self._flawed(r.AUTH_TOO_LONG)) is not None:
             return flawed
         self._read = self._commands
         return AuthResponse(line)
@@ -289,11 +287,9 @@ class Receiver(Incoming):
     def _on_rcpt(self, argument: bytes) -> _Step | Reply:
         return commands.rcpt(argument, utf8=self._utf8)
 
-    def _on_data(self, argument: bytes) -> _Step | Reply:
-        if argument:
-            self._wary = True
-            return r.NO_ARGUMENT
-        return _DATA
+    def _on_data(self, _argument: bytes) -> _Step | Reply:
+        self._wary = True
+        return r.NO_ARGUMENT
 
     def _on_bdat(self, argument: bytes) -> _Step | Reply:
         chunk = commands.bdat(argument)
@@ -310,9 +306,6 @@ class Receiver(Incoming):
             self._chunks = ChunkDecoder()
             self._state = State.CHUNKS
         return chunk
-
-    def _on_rset(self, argument: bytes) -> _Step | Reply:
-        return r.NO_ARGUMENT if argument else _RESET
 
     def _on_noop(self, _argument: bytes) -> _Step | Reply:
         self._say(r.OK)
@@ -384,6 +377,9 @@ class Receiver(Incoming):
             self.wants_tls = True
             self._hear_nothing()
 
+    def _stay(self, event: Verify, reply: Reply) -> None:
+        """Nothing follows from it."""
+
     def _advance_quit(self, event: Quit, reply: Reply) -> None:
         self._close()
 
@@ -404,7 +400,7 @@ class Receiver(Incoming):
     def _bad_command(self, reply: Reply) -> _Progress:
         self._say(reply)
         self._bad += 1
-        return self._hang_up(r.TOO_MANY_ERRORS) if self._bad >= self._limits.bad_commands else _AGAIN
+        return self._hang_up(r.TOO_MANY_ERRORS) if self._bad >= self._most_bad else _AGAIN
 
     def _hang_up(self, reply: Reply) -> _Progress:
         self._say(reply)
@@ -433,22 +429,19 @@ _ADVANCES: Final[dict[type[Event], Callable[[Receiver, Any, Reply], None]]] = {
     EndOfData: Receiver._advance_end_of_data,
     EndOfChunk: Receiver._advance_end_of_chunk,
     StartTls: Receiver._advance_starttls,
+    Verify: Receiver._stay,
     Quit: Receiver._advance_quit,
     Auth: Receiver._advance_auth,
     AuthResponse: Receiver._advance_auth,
 }
+# What a line alone does not say.
 _COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] = {
-    b"HELO": lambda receiver, argument: commands.hello(argument, extended=False),
-    b"EHLO": lambda receiver, argument: commands.hello(argument, extended=True),
-    b"MAIL": lambda receiver, argument: commands.mail(argument),
     b"RCPT": Receiver._on_rcpt,
     b"DATA": Receiver._on_data,
     b"BDAT": Receiver._on_bdat,
-    b"RSET": Receiver._on_rset,
     b"NOOP": Receiver._on_noop,
     b"HELP": Receiver._on_help,
     b"VRFY": lambda receiver, argument: Verify(argument),
-    b"QUIT": lambda receiver, argument: _QUIT,
     b"STARTTLS": Receiver._on_starttls,
     b"AUTH": Receiver._on_auth,
 }
@@ -457,7 +450,8 @@ _QMAIL_COMMANDS: Final[dict[bytes, Callable[[Receiver, bytes], _Step | Reply]]] 
     b"EHLO": lambda receiver, argument: Hello(argument, extended=True),
     b"MAIL": lambda receiver, argument: lax.mail(argument, receiver._rename),
     b"RCPT": lambda receiver, argument: lax.rcpt(argument, receiver._rename),
-    b"DATA": lambda receiver, argument: _DATA,
-    b"RSET": lambda receiver, argument: _RESET,
+    b"DATA": lambda receiver, argument: Data(),
+    b"RSET": lambda receiver, argument: Reset(),
+    b"QUIT": lambda receiver, argument: Quit(),
     b"AUTH": Receiver._on_qmail_auth,
 }
