@@ -405,6 +405,39 @@ def test_what_became_of_a_delivery_is_heard_from_who_has_it_and_from_nobody_else
     assert handout.busy
 
 
+def test_deliveries_that_went_the_same_way_are_told_of_together(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    for number in range(1, 4):
+        committed(engine, handout, draft(number))
+    handout.start(BIRTH)
+    first, *others = [frame.fields[7] for frame in heard(links)]
+    assert len(others) == 2
+    outcome = Frame(Verb.OUTCOME, int(first), [b"K", b"2.0.0", b"did 1+0+0\n", b"", *others], [])
+    handout.heard(links[0], outcome, BIRTH)
+    assert not handout.busy
+    assert len(handout.schedule.marks()) == 3
+    ended = [line for line in silent._lines if line.endswith(": success: did_1+0+0/")]
+    assert len(ended) == 3
+
+
+def test_of_such_deliveries_none_counts_twice_when_one_is_not_the_speaker_s(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    for number in range(1, 3):
+        committed(engine, handout, draft(number))
+    handout.start(BIRTH)
+    first, second = [frame.fields[7] for frame in heard(links)]
+    outcome = Frame(Verb.OUTCOME, int(first), [b"K", b"2.0.0", b"did 1+0+0\n", b"", b"4711", second], [])
+    with pytest.raises(LinkLost):
+        handout.heard(links[0], outcome, BIRTH)
+    handout.owner_lost(links[0], BIRTH)
+    assert not handout.busy
+    assert len(handout.schedule.marks()) == 2
+
+
 def test_one_user_s_deliveries_leave_room_for_others_however_many_addresses_he_has(
     engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
 ) -> None:

@@ -92,13 +92,18 @@ class Played:
 def ask(link: Link, verb: Verb, *fields: bytes) -> Frame:
     """Say something; the next frame that comes. Raises LinkLost, TimeoutError."""
     link.send(verb, 1, *fields)
+    return answers(link)[0]
+
+
+def answers(link: Link) -> list[Frame]:
+    """Say what is to be said; the frames that come next. Raises LinkLost, TimeoutError."""
     link.flush()
     end = time.monotonic() + PATIENCE
     while not (frames := link.receive()):
         if time.monotonic() > end:
-            raise TimeoutError(verb)
+            raise TimeoutError
         time.sleep(0.002)
-    return frames[0]
+    return frames
 
 
 @pytest.fixture
@@ -158,6 +163,17 @@ def test_a_login_of_another_owner_opens_nothing_here(owner: Played) -> None:
     drop.close()
     answer = ask(owner.auth, Verb.PASSWD, b"ann", b"lists")
     assert (answer.verb, answer.fields[0]) == (Verb.REFUSED, b"4.3.5")
+
+
+def test_deliveries_of_one_round_are_told_of_in_one_frame(owner: Played) -> None:
+    queue = owner.link("queue")
+    for message in (b"1", b"2"):
+        whom = (b"7" + message, b"0", b"joe", b"mx.example.org")
+        queue.send(Verb.DELIVER, 0, message, b"incarnation", b"1700000000", b"0", b"2", b"a@b.example", b"x\n", *whom)
+    (outcome,) = answers(queue)
+    assert (outcome.tag, outcome.fields) == (71, [b"K", b"2.0.0", b"did 1+0+0\n", b"", b"72"])
+    assert len(os.listdir(owner.home / "Maildir" / "new")) == 2
+    queue.close()
 
 
 def test_an_extension_is_never_a_way_to_another_directory(owner: Played) -> None:

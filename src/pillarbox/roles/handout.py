@@ -327,16 +327,20 @@ class Handout:
     # what became of it
 
     def heard(self, link: Link, frame: Frame, now: float) -> None:
-        """An OUTCOME of an owner role or the remote one. Raises LinkLost when it is nonsense, or about a delivery of
-        another."""
+        """An OUTCOME of an owner role or the remote one. Raises LinkLost or ValueError when it is nonsense, or about a
+        delivery of another."""
         letter, status, report, *more = frame.fields
-        running = self._running.get(frame.tag)
-        if running is None or running.link is not link or letter not in _VERDICTS:
-            raise LinkLost("no such delivery")
-        del self._running[frame.tag]
-        self._load[link] -= 1
+        if letter not in _VERDICTS:
+            raise LinkLost("no such verdict")
         outcome = Outcome(_VERDICTS[letter], report, _status(status))
-        self._note(frame.tag, running.message, running.number, outcome, now, down=more == [DOWN])
+        down = more[:1] == [DOWN]
+        for delivery in (frame.tag, *map(int, more[1:])):
+            running = self._running.get(delivery)
+            if running is None or running.link is not link:
+                raise LinkLost("no such delivery")
+            del self._running[delivery]
+            self._load[link] -= 1
+            self._note(delivery, running.message, running.number, outcome, now, down=down)
 
     def _note(
         self, delivery: int, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False

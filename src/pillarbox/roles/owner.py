@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 from pillarbox.auth import extension
 from pillarbox.delivery.aliases import Table
@@ -119,7 +122,7 @@ class Owner:
                     self._attend(peer, link, frame)
             self._deliver_when_due()
             for link, delivery, step in self.errands.tend(time.monotonic()):
-                self._go_on(link, delivery, step)
+                _tell([(link, delivery, self._go_on(link, delivery, step))])
             self._look_lonely(bool(heard))
             self._rounds.flush()
             self._log.flush()
@@ -198,23 +201,20 @@ class Owner:
         self._batch, self._begun = _Batch(), time.monotonic()
         for start in range(0, len(batch.jobs), BATCH_MESSAGES):
             steps = self._deliveries.deliver(batch.jobs[start : start + BATCH_MESSAGES])
-            for (link, tag), step in zip(batch.asked[start : start + BATCH_MESSAGES], steps, strict=True):
-                self._go_on(link, tag, step)
+            asked = batch.asked[start : start + BATCH_MESSAGES]
+            _tell([(*whom, self._go_on(*whom, step)) for whom, step in zip(asked, steps, strict=True)])
             self._rounds.flush()
         for descriptor in batch.descriptors:
             os.close(descriptor)
 
-    def _go_on(self, link: Link, delivery: int, step: Step) -> None:
-        """What comes next for a delivery: its outcome goes to the queue, or the rest of it is begun."""
+    def _go_on(self, link: Link, delivery: int, step: Step) -> Outcome | None:
+        """What comes next for a delivery: its outcome, for the queue, or the rest of it is begun."""
         if isinstance(step, Outcome):
-            outcome: Outcome | None = step
-        elif isinstance(step, Errand):
+            return step
+        if isinstance(step, Errand):
             self.errands.take(step, link, delivery, time.monotonic())
-            return
-        else:
-            outcome = self._forwards.begin(link, delivery, step, int(time.time()))
-        if outcome is not None:
-            _tell(link, delivery, outcome)
+            return None
+        return self._forwards.begin(link, delivery, step, int(time.time()))
 
     def _heard_of_forward(self, link: Link, frame: Frame) -> None:
         try:
@@ -224,7 +224,7 @@ class Owner:
             self._lost("queue", link)
             return
         if decided is not None:
-            _tell(link, *decided)
+            _tell([(link, *decided)])
 
     # maildrops
 
@@ -330,8 +330,13 @@ class Owner:
             link.refuse(frame.tag, refusal)
 
 
-def _tell(link: Link, delivery: int, outcome: Outcome) -> None:
-    link.send(_OUTCOME, delivery, *_spelled(outcome.verdict, outcome.status), outcome.report)
+def _tell(ended: Iterable[tuple[Link, int, Outcome | None]]) -> None:
+    """Deliveries and what became of them, None of one under way: those in a row with the same outcome in one frame."""
+    for (link, outcome), some in groupby(ended, itemgetter(0, 2)):
+        if outcome is not None:
+            first, *more = [delivery for _link, delivery, _outcome in some]
+            others = (b"", *[b"%d" % delivery for delivery in more]) if more else ()
+            link.send(_OUTCOME, first, *_spelled(outcome.verdict, outcome.status), outcome.report, *others)
 
 
 @lru_cache(maxsize=100)

@@ -59,7 +59,10 @@ class Verb(IntEnum):
     EXISTS = 102  # local part: would mail to it find a mailbox?
     # queue to owner, and back
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
-    OUTCOME = 91  # letter, status, report; from remote DOWN behind them when the whole destination failed
+    OUTCOME = (
+        91  # letter, status, report, then perhaps DOWN (from remote: the whole destination failed) or nothing, and
+    )
+    # the numbers of other deliveries with the same outcome
     PING = 92  # are you there?
     PONG = 93
     # queue to remote: one message and some of its recipients in one domain; answered by OUTCOME for each delivery
@@ -107,7 +110,7 @@ FIELDS: dict[Verb, tuple[int, int]] = {
     Verb.EXISTS: (1, 1),
     Verb.RELAY: (11, _MANY),
     Verb.DELIVER: (7, _MANY),
-    Verb.OUTCOME: (3, 4),
+    Verb.OUTCOME: (3, _MANY),
     Verb.PING: (0, 0),
     Verb.PONG: (0, 0),
 }
