@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pillarbox.smtp import commands
 from pillarbox.smtp import replies as r
+from pillarbox.smtp.commands import COMMANDS
 from pillarbox.smtp.events import Auth, Chunk, Mail, Rcpt
 from pillarbox.smtp.reply import Reply
 
@@ -117,3 +118,23 @@ def test_any_argument_gives_an_event_or_a_reply(argument: bytes, utf8: bool) -> 
     assert isinstance(commands.rcpt(b"TO:" + argument, utf8=utf8), Rcpt | Reply)
     assert isinstance(commands.bdat(argument), Chunk | Reply)
     assert isinstance(commands.auth(argument), Auth | Reply)
+
+
+@pytest.mark.parametrize("line", [b"AUTH PLAIN AGpvZQBzZWNyZXQ=", b"auth plain AGpvZQBzZWNyZXQ=", b"AGpvZQBzZWNyZXQ="])
+def test_what_may_be_a_password_is_not_remembered(line: bytes) -> None:
+    assert COMMANDS[line].read is None
+    assert line not in COMMANDS
+
+
+def test_commands_are_remembered_within_bounds() -> None:
+    for number in range(10_000):
+        line = b"RCPT TO:<%d@example.org>" % number
+        assert COMMANDS[line].read == Rcpt(b"%d@example.org" % number)
+        assert COMMANDS[line] is COMMANDS[line]
+    assert len(COMMANDS) <= commands._KNOWN
+    long = b"RCPT TO:<" + b"x" * 100 + b"@example.org>"
+    assert COMMANDS[long].read == Rcpt(long[9:-1]) and long not in COMMANDS
+
+
+def test_an_address_that_needs_smtputf8_is_read_when_that_is_known() -> None:
+    assert COMMANDS["RCPT TO:<jörg@b.example>".encode()].read is None
