@@ -16,7 +16,7 @@ from pillarbox.envelope import Envelope
 from pillarbox.queue.engine import Draft, Message, State
 from pillarbox.queue.schedule import CROWDED_PAUSE
 from pillarbox.queue.sqlite import SqliteEngine
-from pillarbox.roles.handout import BATCH, ON_THE_WAY, Handout
+from pillarbox.roles.handout import BATCH, ENDS_IN_A_ROUND, ON_THE_WAY, Handout
 from pillarbox.roles.link import FRAME_LIMIT, LARGEST_TAG, Frame, Link, LinkLost
 from pillarbox.roles.log import Log
 from pillarbox.roles.verbs import DOWN, Verb
@@ -88,6 +88,12 @@ def heard(links: tuple[Link, Link]) -> list[Frame]:
     return links[1].receive()
 
 
+def tell(handout: Handout, link: Link, outcome: Frame, now: float = BIRTH) -> None:
+    handout.heard(link, outcome)
+    while handout.conclude(now):
+        pass
+
+
 def committed(engine: SqliteEngine, handout: Handout, given: Draft) -> int:
     (number,) = accept(engine, given)
     handout.accepted(number, given, engine.incarnation)
@@ -107,7 +113,7 @@ def test_a_message_just_committed_goes_out_from_memory_with_each_recipient(
     assert {bytes(frame.fields[6]) for frame in frames} == {draft(1).body}
     assert handout.busy
     for delivery in told[0::4]:
-        handout.heard(links[0], Frame(Verb.OUTCOME, int(delivery), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
+        tell(handout, links[0], Frame(Verb.OUTCOME, int(delivery), [b"K", b"2.0.0", b"did 1+0+0\n"], []))
     assert not handout.busy
     engine.commit((), handout.schedule.marks())
     assert engine.show(number) is None
@@ -162,7 +168,7 @@ def test_recipients_of_one_domain_go_to_the_remote_role_in_one_frame_with_their_
     assert near.fields[:9] == [*facts, b"near.example", b"", b"25", b"", b"", bytes(given.body)]
     for frame in (far, near):
         for tag in map(int, frame.fields[9::2]):
-            handout.heard(remotes[0], Frame(Verb.OUTCOME, tag, [b"K", b"2.0.0", b"taken\n"], []), BIRTH)
+            tell(handout, remotes[0], Frame(Verb.OUTCOME, tag, [b"K", b"2.0.0", b"taken\n"], []))
     engine.commit((), handout.schedule.marks())
     assert engine.show(number) is None
 
@@ -187,7 +193,7 @@ def test_a_sender_that_varies_goes_to_each_recipient_under_that_one_s_name(
     assert [frame.fields[8::4] for frame in here] == [[b"2"], [b"3"]]
     for link, frames, place in ((remotes[0], far, 9), (links[0], here, 7)):
         for frame in frames:
-            handout.heard(link, Frame(Verb.OUTCOME, int(frame.fields[place]), [b"K", b"2.0.0", b""], []), BIRTH)
+            tell(handout, link, Frame(Verb.OUTCOME, int(frame.fields[place]), [b"K", b"2.0.0", b""], []))
     engine.commit((), handout.schedule.marks())
     assert engine.show(number) is None
 
@@ -234,7 +240,7 @@ def test_no_role_may_tell_of_a_delivery_that_is_another_ones(
     (frame,) = heard(links)
     outcome = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"taken\n"], [])
     with pytest.raises(LinkLost):
-        handout.heard(remotes[0], outcome, BIRTH)
+        tell(handout, remotes[0], outcome)
     assert handout.busy
     handout.remote_lost(remotes[0], BIRTH)
     assert handout.busy
@@ -250,7 +256,7 @@ def test_a_destination_that_the_remote_role_calls_down_is_left_alone(
         handout.start(BIRTH)
         for frame in heard(remotes):
             fields = [b"Z", b"4.4.1", b"no connection\n", DOWN]
-            handout.heard(remotes[0], Frame(Verb.OUTCOME, int(frame.fields[9]), fields, []), BIRTH)
+            tell(handout, remotes[0], Frame(Verb.OUTCOME, int(frame.fields[9]), fields, []))
     assert number == 4 and handout._number == 3
 
 
@@ -262,7 +268,7 @@ def test_a_last_attempt_that_fails_for_now_is_logged_as_the_failure_it_is(
     handout.start(BIRTH + 6)
     (frame,) = heard(links)
     later = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"Z", b"4.2.0", b"not now\n"], [])
-    handout.heard(links[0], later, BIRTH + 6)
+    tell(handout, links[0], later, BIRTH + 6)
     assert silent._lines[-1].startswith("delivery 1: failure: not_now/I'm_not_going_to_try_again;")
 
 
@@ -349,7 +355,7 @@ def test_numbers_of_deliveries_stay_within_what_a_tag_holds(
         links[1].send(Verb.OUTCOME, int(frame.fields[7]), b"K", b"2.0.0", b"did 1+0+0\n")
     links[1].flush()
     for outcome in links[0].receive():
-        handout.heard(links[0], outcome, BIRTH)
+        tell(handout, links[0], outcome)
     assert not handout.busy
 
 
@@ -401,7 +407,7 @@ def test_what_became_of_a_delivery_is_heard_from_who_has_it_and_from_nobody_else
     (frame,) = heard(links)
     outcome = Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"did 1+0+0\n"], [])
     with pytest.raises(LinkLost):
-        handout.heard(links[1], outcome, BIRTH)
+        tell(handout, links[1], outcome)
     assert handout.busy
 
 
@@ -415,11 +421,28 @@ def test_deliveries_that_went_the_same_way_are_told_of_together(
     first, *others = [frame.fields[7] for frame in heard(links)]
     assert len(others) == 2
     outcome = Frame(Verb.OUTCOME, int(first), [b"K", b"2.0.0", b"did 1+0+0\n", b"", *others], [])
-    handout.heard(links[0], outcome, BIRTH)
+    tell(handout, links[0], outcome)
     assert not handout.busy
     assert len(handout.schedule.marks()) == 3
     ended = [line for line in silent._lines if line.endswith(": success: did_1+0+0/")]
     assert len(ended) == 3
+
+
+def test_what_was_heard_is_seen_to_in_turns_and_stands_when_the_speaker_dies(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    for number in range(ENDS_IN_A_ROUND + 1):
+        committed(engine, handout, draft(number))
+    handout.start(BIRTH)
+    first, *others = [frame.fields[7] for frame in heard(links)]
+    handout.heard(links[0], Frame(Verb.OUTCOME, int(first), [b"K", b"2.0.0", b"did 1+0+0\n", b"", *others], []))
+    handout.owner_lost(links[0], BIRTH)
+    assert handout.conclude(BIRTH)
+    assert len(handout.schedule.marks()) == ENDS_IN_A_ROUND and handout.busy
+    assert not handout.conclude(BIRTH)
+    assert [mark.state for mark in handout.schedule.marks()] == [State.DONE] * (ENDS_IN_A_ROUND + 1)
+    assert not handout.busy
 
 
 def test_of_such_deliveries_none_counts_twice_when_one_is_not_the_speaker_s(
@@ -432,8 +455,9 @@ def test_of_such_deliveries_none_counts_twice_when_one_is_not_the_speaker_s(
     first, second = [frame.fields[7] for frame in heard(links)]
     outcome = Frame(Verb.OUTCOME, int(first), [b"K", b"2.0.0", b"did 1+0+0\n", b"", b"4711", second], [])
     with pytest.raises(LinkLost):
-        handout.heard(links[0], outcome, BIRTH)
+        handout.heard(links[0], outcome)
     handout.owner_lost(links[0], BIRTH)
+    assert not handout.conclude(BIRTH)
     assert not handout.busy
     assert len(handout.schedule.marks()) == 2
 
@@ -451,7 +475,7 @@ def test_one_user_s_deliveries_leave_room_for_others_however_many_addresses_he_h
     share = 10 * BATCH // 4
     running = [frame.fields[7] for frame in heard(links)]
     assert len(running) == share
-    handout.heard(links[0], Frame(Verb.OUTCOME, int(running[0]), [b"K", b"2.0.0", b"did 1+0+0\n"], []), BIRTH)
+    tell(handout, links[0], Frame(Verb.OUTCOME, int(running[0]), [b"K", b"2.0.0", b"did 1+0+0\n"], []))
     marks = handout.schedule.marks()
     engine.commit((), marks)
     handout.schedule.settled(len(marks))

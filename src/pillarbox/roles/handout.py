@@ -31,6 +31,7 @@ RELAY_DESCRIPTORS = 3  # of a transaction in the remote role, which has as many 
 RELAYED_AT_ONCE = 100  # recipients in one transaction: every host must take so many (RFC 5321 section 4.5.3.1.8)
 BATCH = 64  # deliveries that one slot of control/concurrencylocal stands for
 CLAIMS_IN_A_ROUND = 10
+ENDS_IN_A_ROUND = 16  # deliveries whose outcomes are seen to between two commits: clients wait for the next one
 
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _WORDS = {Verdict.DONE: "success", Verdict.LATER: "deferral", Verdict.NEVER: "failure"}
@@ -54,6 +55,11 @@ class _Running(NamedTuple):
     message: int
     number: int
     channel: str = "local"
+
+
+_Told = tuple[
+    int, _Running, Outcome, bool
+]  # a delivery, what it was, what became of it, whether its destination is down
 
 
 def schedule(settings: Settings) -> Schedule:
@@ -82,6 +88,7 @@ class Handout:
         self._relays: deque[Start] = deque()  # for the remote role, which is away or has much to read already
         self._running: dict[int, _Running] = {}
         self._load: Counter[Link] = Counter()  # how many of them are at each link
+        self._told: deque[_Told] = deque()  # that were, and are not seen to yet
         self._number = 0
         self.configure(settings)
 
@@ -96,7 +103,7 @@ class Handout:
     @property
     def busy(self) -> bool:
         """Deliveries are under way."""
-        return bool(self._running)
+        return bool(self._running or self._told)
 
     @property
     def held_up(self) -> bool:
@@ -326,9 +333,9 @@ class Handout:
 
     # what became of it
 
-    def heard(self, link: Link, frame: Frame, now: float) -> None:
-        """An OUTCOME of an owner role or the remote one. Raises LinkLost or ValueError when it is nonsense, or about a
-        delivery of another."""
+    def heard(self, link: Link, frame: Frame) -> None:
+        """An OUTCOME of an owner role or the remote one, for `conclude` to see to. Raises LinkLost or ValueError when
+        it is nonsense, or about a delivery of another."""
         letter, status, report, *more = frame.fields
         if letter not in _VERDICTS:
             raise LinkLost("no such verdict")
@@ -340,7 +347,14 @@ class Handout:
                 raise LinkLost("no such delivery")
             del self._running[delivery]
             self._load[link] -= 1
+            self._told.append((delivery, running, outcome, down))
+
+    def conclude(self, now: float) -> bool:
+        """See to outcomes that were heard, as many as a round may. True when some are left."""
+        for _ in range(min(len(self._told), ENDS_IN_A_ROUND)):
+            delivery, running, outcome, down = self._told.popleft()
             self._note(delivery, running.message, running.number, outcome, now, down=down)
+        return bool(self._told)
 
     def _note(
         self, delivery: int, message: int, number: int, outcome: Outcome, now: float, *, down: bool = False

@@ -1,8 +1,8 @@
 """The queue role: the only opener of the queue. It commits drafts, schedules, and hands deliveries out.
 
-One round: take in all that has come, commit it once, answer, hand out. All drafts that arrive while one commit runs
-share the next; outcomes ride along, or go alone after a moment of quiet. The rule that must stay true: COMMITTED is
-said only after the commit that holds the message has returned.
+One round: take in all that has come, commit it once, answer, see to outcomes, hand out. All drafts that arrive while one
+commit runs share the next; what outcomes say rides along, or goes alone after a moment of quiet. The rule that must stay
+true: COMMITTED is said only after the commit that holds the message has returned.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Queue:
         self._rounds = Rounds("queue", control)
         self._log = Log("queue", house.settings.logformat == "json")
         self._marked = 0.0  # when the oldest mark that is not in the engine was made
+        self._more = False  # outcomes that were heard are left for the next round
         self._full = False  # new mail had no room the last time
         self._full_until = 0.0
         self._owners = OwnerLinks("queue", self._rounds, house.users.get("vmail"))
@@ -116,12 +117,13 @@ class Queue:
     # a round
 
     def _round(self) -> None:
-        heard = self._rounds.wait(self._patience())
+        heard = self._rounds.wait(0.0 if self._more else self._patience())
         now = time.time()
         for peer, link, frame in heard:
             self._attend(peer, link, frame, now)
-        self._note_marks(now)
         self._commit(now)
+        self._more = self._handout.conclude(now)  # no client waits for this
+        self._note_marks(now)
         self._hand_out(now)
         self._injection.look()
         self._rounds.flush()
@@ -214,7 +216,7 @@ class Queue:
 
     def _outcome(self, peer: str, link: Link, frame: Frame, now: float) -> None:
         try:
-            self._handout.heard(link, frame, now)
+            self._handout.heard(link, frame)
         except (LinkLost, ValueError):
             self._rounds.cut(link)
             self._lost(peer, link, now)
