@@ -1,8 +1,8 @@
 """The queue role: the only opener of the queue. It commits drafts, schedules, and hands deliveries out.
 
-One round: take in all that has come, commit it once, answer, see to outcomes, hand out. All drafts that arrive while one
-commit runs share the next; what outcomes say rides along, or goes alone after a moment of quiet. The rule that must stay
-true: COMMITTED is said only after the commit that holds the message has returned.
+One round: take in all that has come, commit it once, answer, see to outcomes, hand out. All drafts that arrive while
+one commit runs share the next; what outcomes say rides along, or goes alone after a moment of quiet. The rule that
+must stay true: COMMITTED is said only after the commit that holds the message has returned.
 """
 
 from __future__ import annotations
