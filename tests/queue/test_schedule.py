@@ -9,7 +9,17 @@ import pytest
 from pillarbox.outcome import Outcome
 from pillarbox.queue import schedule as module
 from pillarbox.queue.engine import REASON_LIMIT, Entry, Mark, Message, Recipient, State
-from pillarbox.queue.lane import DOWN_AFTER, FIRST_PAUSE, LONGEST_PAUSE, PROBE_TIME, Channel, Destination, Limits
+from pillarbox.queue.lane import (
+    DOWN_AFTER,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PROBE_TIME,
+    Channel,
+    Destination,
+    Lane,
+    Limits,
+    Line,
+)
 from pillarbox.queue.schedule import TOO_LONG, Claim, Schedule, Start, next_attempt
 from tests.queue.drafts import BIRTH
 
@@ -28,10 +38,18 @@ WIDE = Limits(1000, 1000)
 def fresh(local: Limits = WIDE, remote: Limits = WIDE, lifetime: int = 604_800, window: int = 10_000) -> Schedule:
     """A schedule that has read an engine which was empty."""
     schedule = Schedule(local, remote, lifetime, window)
-    claim = schedule.wanted()
-    assert claim is not None
-    schedule.claimed(claim, [], lambda address: JOE)
+    for _channel in Channel:
+        claim = schedule.wanted()
+        assert claim is not None
+        schedule.claimed(claim, [], lambda address: JOE)
+    assert schedule.wanted() is None
     return schedule
+
+
+def read(schedule: Schedule, entries: list[Entry], destination: Destination) -> None:
+    """All that is in the engine, for both channels."""
+    while (claim := schedule.wanted()) is not None:
+        schedule.claimed(claim, entries, lambda address: destination)
 
 
 def settle(schedule: Schedule) -> list[Mark]:
@@ -135,12 +153,10 @@ def test_recipients_of_a_sender_that_varies_each_take_a_place_of_their_own() -> 
 
 def test_a_sender_that_varies_is_known_when_its_message_is_read_again() -> None:
     schedule = Schedule(WIDE, Limits(9, 9, 100))
-    claim = schedule.wanted()
-    assert claim is not None
     (message, recipients) = entry(1, 2, BIRTH)
     plain = (message._replace(id=2), recipients)
     varying = (message._replace(sender=b"list-@example.org-@[]"), recipients)
-    schedule.claimed(claim, [varying, plain], lambda address: FAR)
+    read(schedule, [varying, plain], FAR)
     assert {start.message: start.alone for start in schedule.start(BIRTH)} == {1: True, 2: False}
     assert schedule.running == 3
 
@@ -476,18 +492,14 @@ def test_nothing_is_claimed_while_a_mark_is_not_in_the_engine() -> None:
 
 def test_what_was_claimed_may_have_been_tried_before() -> None:
     schedule = Schedule(WIDE, WIDE)
-    claim = schedule.wanted()
-    assert claim is not None
-    schedule.claimed(claim, [entry(1, 2, BIRTH)], lambda address: JOE)
+    read(schedule, [entry(1, 2, BIRTH)], JOE)
     assert schedule.start(BIRTH) == [Start(1, JOE, (0, 1), True)]
 
 
 def test_what_is_in_the_window_is_not_taken_in_again() -> None:
     schedule = Schedule(WIDE, WIDE)
     schedule.committed(1, BIRTH, [JOE])
-    claim = schedule.wanted()
-    assert claim is not None
-    schedule.claimed(claim, [entry(1, 1, BIRTH)], lambda address: JOE)
+    read(schedule, [entry(1, 1, BIRTH)], JOE)
     schedule.committed(1, BIRTH, [JOE])
     assert [start.numbers for start in schedule.start(BIRTH)] == [(0,)]
     assert schedule.start(BIRTH) == []
@@ -495,13 +507,11 @@ def test_what_is_in_the_window_is_not_taken_in_again() -> None:
 
 def test_an_answer_to_an_old_question_is_not_taken() -> None:
     schedule = Schedule(WIDE, WIDE)
-    old = schedule.wanted()
-    assert old is not None
-    schedule.claimed(old, [entry(1, 1, BIRTH)], lambda address: JOE)
+    read(schedule, [entry(1, 1, BIRTH)], JOE)
     schedule.changed([1], BIRTH)
     now = schedule.wanted()
     assert now is not None and now.after < (BIRTH, 1, 0)
-    schedule.claimed(Claim((-1, 0, 0), 100, None), [], lambda address: JOE)
+    schedule.claimed(Claim((-1, 0, 0), 100, now.reader), [], lambda address: JOE)
     assert schedule.wanted() == now
 
 
@@ -544,17 +554,17 @@ def test_a_busy_destination_is_read_on_when_it_has_room(monkeypatch: pytest.Monk
         schedule.committed(message, BIRTH - 10, [JOE])  # two of four have room
     schedule.start(BIRTH)
     claim = schedule.wanted()
-    assert claim is not None and claim.lane is None, "not while it has its share"
+    assert claim is not None and isinstance(claim.reader, Line), "not while it has its share"
     schedule.outcome(2, 0, DONE, BIRTH)
     settle(schedule)
     claim = schedule.wanted()
-    assert claim is not None and claim.lane is not None and claim.lane.destination == JOE
-    schedule.claimed(Claim((0, 0, 0), 1, claim.lane), [], lambda address: JOE)
+    assert claim is not None and isinstance(claim.reader, Lane) and claim.reader.destination == JOE
+    schedule.claimed(Claim((0, 0, 0), 1, claim.reader), [], lambda address: JOE)
     assert schedule.wanted() == claim
     schedule.claimed(claim, [entry(9, 1, BIRTH + 50)], lambda address: JOE)
     assert (9, 0) not in schedule._jobs
     again = schedule.wanted()
-    assert again is not None and again.lane is None
+    assert again is not None and isinstance(again.reader, Line)
 
 
 def test_what_failed_makes_room_for_what_its_lane_has_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,6 +576,89 @@ def test_what_failed_makes_room_for_what_its_lane_has_not_read(monkeypatch: pyte
         schedule.outcome(start.message, 0, LATER, BIRTH)
     settle(schedule)
     claim = schedule.wanted()
-    assert claim is not None and claim.lane is not None
+    assert claim is not None and isinstance(claim.reader, Lane)
     schedule.claimed(claim, [entry(3, 1, BIRTH), entry(4, 1, BIRTH), entry(1, 1, BIRTH + 100)], lambda address: JOE)
     assert [start.message for start in schedule.start(BIRTH)] == [3, 4]
+
+
+def test_mail_to_hosts_that_hang_leaves_room_for_mail_here() -> None:
+    schedule = fresh(window=8)
+    schedule.committed(1, BIRTH, [Destination(Channel.REMOTE, b"host%d.example" % number) for number in range(20)])
+    assert len(schedule.start(BIRTH)) == 8
+    schedule.committed(2, BIRTH, [JOE])
+    assert [start.message for start in schedule.start(BIRTH)] == [2]
+
+
+class Waiting:
+    """Messages with one recipient each in an engine, and what a schedule makes of them. `due`: when each is."""
+
+    def __init__(self, due: dict[int, int], destination: Destination) -> None:
+        self.due, self.destination = due, destination
+        self.tried: list[int] = []
+
+    def round(self, schedule: Schedule, now: float) -> None:
+        """Read as much as is wanted at once, and deliver."""
+        for _ in range(10):
+            if (claim := schedule.wanted()) is not None:
+                places = sorted((due, message, 0) for message, due in self.due.items())
+                behind = [place for place in places if place > claim.after][: claim.limit]
+                entries = [entry(message, 1, due) for due, message, _number in behind]
+                schedule.claimed(claim, entries, lambda address: self.destination)
+        for start in schedule.start(now):
+            self.tried.append(start.message)
+            schedule.outcome(start.message, 0, DONE, now)
+            del self.due[start.message]
+        settle(schedule)
+
+
+def test_what_is_due_in_hours_does_not_take_the_place_of_what_a_lane_has_still_to_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large destination comes back: much is due now, and much later."""
+    monkeypatch.setattr(module, "CLAIM", 1)
+    now, later = dict.fromkeys(range(1, 61), BIRTH), dict.fromkeys(range(61, 141), BIRTH + 20_000)
+    schedule, waiting = Schedule(Limits(1, 1), WIDE, window=100), Waiting(now | later, JOE)
+    for _ in range(70):
+        waiting.round(schedule, BIRTH)
+    assert waiting.tried == list(range(1, 61))
+
+
+@pytest.mark.parametrize("there", [FAR, JANE])
+def test_what_goes_elsewhere_by_new_settings_is_read_by_who_has_it_now(there: Destination) -> None:
+    schedule, waiting = fresh(window=8), Waiting(dict.fromkeys(range(1, 5), BIRTH), there)
+    for message in range(1, 5):
+        schedule.committed(message, BIRTH, [JOE])  # two of four have room
+    first = schedule.start(BIRTH)
+    schedule.configure(WIDE, WIDE, 604_800)
+    for start in first:
+        schedule.outcome(start.message, 0, LATER, BIRTH)
+        waiting.due[start.message] = BIRTH + 100
+    settle(schedule)
+    for _ in range(4):
+        waiting.round(schedule, BIRTH + 100)
+    assert sorted(waiting.tried) == [1, 2, 3, 4]
+
+
+def test_what_was_tried_while_the_settings_changed_is_put_off_for_who_has_it_then() -> None:
+    """The channel that it leaves would read it later; the one that it goes to has read on."""
+    schedule, waiting = fresh(window=8), Waiting(dict.fromkeys(range(1, 10), BIRTH), FAR)
+    for message in range(1, 10):
+        schedule.committed(message, BIRTH, [Destination(Channel.LOCAL, b"user%d" % message)])
+    assert len(schedule.start(BIRTH)) == 8  # and the ninth has no room
+    schedule.configure(WIDE, WIDE, 604_800)
+    waiting.round(schedule, BIRTH)
+    assert waiting.tried == [9]
+    for message in range(1, 9):
+        schedule.outcome(message, 0, LATER, BIRTH)
+        waiting.due[message] = BIRTH + 100
+    settle(schedule)
+    for _ in range(9):
+        waiting.round(schedule, BIRTH + 100)
+    assert sorted(waiting.tried) == list(range(1, 10))
+
+
+def test_who_finds_no_room_opens_no_lane() -> None:
+    """Each would look for lanes to forget among all there are."""
+    schedule = fresh(window=8)
+    schedule.committed(1, BIRTH, [Destination(Channel.REMOTE, b"host%d.example" % number) for number in range(100)])
+    assert len(schedule._lanes) == 8

@@ -113,7 +113,8 @@ class World:
             busy = True
             for number in start.numbers:
                 self._started(start, number)
-        assert len(self.schedule._jobs) <= self._window
+        held = [job.lane.destination.channel for job in self.schedule._jobs.values()]
+        assert all(held.count(channel) == self.schedule._lines[channel].held <= self._window for channel in Channel)
         assert self.schedule.running == len(self.running)
         return busy or self.schedule.unsettled > 0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
-from pillarbox.queue.engine import Position
+from pillarbox.queue.engine import START, Position
 
 DOWN_AFTER = 3  # failures of the whole destination, one after the other
 FIRST_PAUSE = 300  # seconds without an attempt; doubled with each probe that fails
@@ -77,7 +77,7 @@ class Job:
     stage: Stage = READY
     started: float = 0.0
     losses: int = 0
-    changed: bool = False  # in the engine, by somebody, while it ran
+    changed: bool = False  # while it was to start or ran: by somebody in the engine, or where it goes by new settings
     delivery: Delivery | None = None  # None: it is one of its own
 
     @property
@@ -93,17 +93,20 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """A channel: its limits, what runs, and the lanes that may start something, in turn."""
+    """A channel: its limits, what runs, the lanes that may start something, in turn, its jobs in memory, and the
+    position up to which the engine has been read for it."""
 
     limits: Limits
     running: int = 0
     turns: deque[Lane] = field(default_factory=deque)
+    held: int = 0
+    position: Position = START
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
     """A destination. `ready` holds one list for each message, its next recipient last, so that messages take turns.
-    `behind`: later positions of this lane, up to where the schedule has read, may not be in memory."""
+    `behind`: later positions of this lane, up to where its line has been read, may not be in memory."""
 
     destination: Destination
     line: Line

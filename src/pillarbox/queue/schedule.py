@@ -1,8 +1,9 @@
 """When which recipient is tried: a pure machine. Time comes in as an argument; nothing here sleeps, reads or writes.
 
-The queue lies in the engine, in the order in which recipients fall due. The schedule holds a window of it: what runs,
-what may start, and as much of what comes next as there is room for. Everything else is behind a position up to which
-the engine has been read, and is claimed when there is room. The rules that must stay true:
+The queue lies in the engine, in the order in which recipients fall due. The schedule holds a window of it for each
+channel, so that mail to hosts that hang is in nobody's way here: what runs, what may start, and as much of what comes
+next as there is room for. Everything else is behind a position up to which the engine has been read for that channel,
+and is claimed when there is room. The rules that must stay true:
 
 - a recipient that waits is in the window, or behind a position from which will be claimed: never neither;
 - a recipient is in the window at most once, so nothing is tried twice at a time;
@@ -30,13 +31,13 @@ from typing import NamedTuple
 
 from pillarbox.outcome import Outcome, Verdict
 from pillarbox.queue.bounce import last_words, varies
-from pillarbox.queue.engine import START, Entry, Mark, Message, Position, Recipient
+from pillarbox.queue.engine import Entry, Mark, Message, Position, Recipient
 from pillarbox.queue.lane import IDLE, READY, RUNNING, Channel, Destination, Job, Lane, Limits, Line
 
 LIFETIME = 604_800  # seconds; control/queuelifetime's default
-WINDOW = 10_000  # recipients in memory
+WINDOW = 10_000  # recipients of each channel in memory
 CLAIM = 100  # recipients in one claim
-LANES_KEPT = 10_000  # destinations remembered as down
+LANES_KEPT = 3 * WINDOW  # destinations remembered; two windows of them can be needed
 CROWDED_PAUSE = 2  # seconds
 CROWDED = b"Too many deliveries of this owner are under way. (#4.3.2)\n"
 LOST_PAUSES = (1, 5, 30)  # seconds after an attempt whose end nobody saw; then as any failure
@@ -60,11 +61,12 @@ def next_attempt(born: int, now: float, channel: Channel) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask the engine for the next `limit` recipients behind `after`. `lane` is the schedule's own note."""
+    """Ask the engine for the next `limit` recipients behind `after`. `reader` is the schedule's own note: a channel, or
+    one lane that was left behind."""
 
     after: Position
     limit: int
-    lane: Lane | None
+    reader: Line | Lane
 
 
 class Start(NamedTuple):
@@ -100,7 +102,7 @@ class Schedule:
         self._behind: dict[Destination, Lane] = {}
         self._heap: list[tuple[int, int, Job]] = []  # idle jobs by time and arrival; what else is in it is stale
         self._serial = 0
-        self._position = START
+        self._read_last: Line | None = None
         self._marks: list[Mark] = []
 
     def configure(self, local: Limits, remote: Limits, lifetime: int) -> None:
@@ -110,6 +112,7 @@ class Schedule:
             self._lines[channel].limits = limits
         for lane in self._lanes.values():
             lane.take_turn()
+        self._read_anew()
 
     @property
     def running(self) -> int:
@@ -136,20 +139,22 @@ class Schedule:
         for lane in list(self._behind.values()):
             if lane.behind is None or lane.held > self._share // 2:
                 continue
-            if len(self._jobs) + CLAIM <= self._window:
+            if lane.line.held + CLAIM <= self._window:
                 return Claim(lane.behind, CLAIM, lane)
-            self._rewind(lane.behind)
-        if self._position != _END and len(self._jobs) <= self._window // 2:
-            return Claim(self._position, CLAIM, None)
-        return None
+            self._rewind(lane.line, lane.behind)
+        unread = [line for line in self._lines.values() if line.position is not _END and line.held <= self._window // 2]
+        if not unread:
+            return None
+        line = unread[-1] if unread[0] is self._read_last else unread[0]  # they take turns
+        return Claim(line.position, CLAIM, line)
 
     def claimed(self, claim: Claim, entries: Sequence[Entry], route: Route) -> None:
         """What the engine answered to `wanted`, at once. `route` says an address's destination."""
         waiting = [(message, recipient) for message, recipients in entries for recipient in recipients]
-        if claim.lane is not None:
-            self._read_lane(claim.lane, claim, waiting, route)
-        elif self._position == claim.after:
-            self._read_on(claim, waiting, route)
+        if isinstance(claim.reader, Lane):
+            self._read_lane(claim.reader, claim, waiting, route)
+        elif claim.reader.position == claim.after:
+            self._read_on(claim.reader, claim, waiting, route)
 
     def changed(self, messages: Collection[int], now: int) -> None:
         """Somebody retried (due `now`), held, released or removed messages in the engine: what is not running is read
@@ -165,7 +170,7 @@ class Schedule:
                 self._drop(job)
         for lane in lanes:
             lane.withdraw(messages)
-        self._rewind(first)
+        self._rewind_all(first)
 
     # Attempts.
 
@@ -273,17 +278,20 @@ class Schedule:
         key = (message, number)
         if key in self._jobs:
             return None
-        lane = self._lanes.get(destination) or self._open(destination)
-        if len(self._jobs) >= self._window or lane.held >= self._share:
-            before = (due, message, number - 1)
-            if len(self._jobs) >= self._window:
-                self._rewind(before)
+        lane = self._lanes.get(destination)
+        line = self._lines[destination.channel] if lane is None else lane.line
+        if line.held >= self._window:
+            self._rewind(line, (due, message, number - 1))
+            if line.held >= self._window:
+                return None
+        lane = lane or self._open(destination)
+        if lane.held >= self._share:
+            self._fall_behind(lane, (due, message, number - 1))
             if lane.held >= self._share:
-                self._fall_behind(lane, before)
-            if len(self._jobs) >= self._window or lane.held >= self._share:
                 return None
         job = self._jobs[key] = Job(message, number, born, due, lane, again, alone)
         lane.held += 1
+        line.held += 1
         return job
 
     def _open(self, destination: Destination) -> Lane:
@@ -302,6 +310,7 @@ class Schedule:
         del self._jobs[job.message, job.number]
         lane = job.lane
         lane.held -= 1
+        lane.line.held -= 1
         if job.stage is IDLE:
             lane.idle -= 1
         if lane.probe is job:
@@ -317,12 +326,12 @@ class Schedule:
         due, _, job = waiting
         return job.stage is IDLE and job.due == due and self._jobs.get((job.message, job.number)) is job
 
-    def _evict(self, after: Position, lane: Lane | None) -> None:
-        """Take idle jobs behind a position out of the window: all, or one lane's."""
+    def _evict(self, after: Position, reader: Line | Lane) -> None:
+        """Take idle jobs behind a position out of the window: a channel's, or one lane's."""
         kept: list[tuple[int, int, Job]] = []
         for waiting in filter(self._is_idle, self._heap):
             job = waiting[2]
-            if (lane is None or job.lane is lane) and job.position > after:
+            if (job.lane is reader or job.lane.line is reader) and job.position > after:
                 self._drop(job)
             else:
                 kept.append(waiting)
@@ -331,21 +340,37 @@ class Schedule:
 
     # How far the engine has been read.
 
-    def _rewind(self, position: Position) -> None:
-        """Read again from here. What waits behind it is dropped: it comes again, in order."""
-        if position >= self._position:
+    def _rewind(self, line: Line, position: Position) -> None:
+        """Read again from here for a channel. What waits behind it is dropped: it comes again, in order."""
+        if position >= line.position:
             return
-        self._position = position
-        self._evict(position, None)
+        line.position = position
+        self._evict(position, line)
         for lane in list(self._behind.values()):
-            if lane.behind is not None and lane.behind >= position:
+            if lane.line is line and lane.behind is not None and lane.behind >= position:
                 self._catch_up(lane)
+
+    def _read_anew(self) -> None:
+        """Addresses may go elsewhere now: what one reader has read, or left for later, another may want."""
+        unread = [line.position for line in self._lines.values()]
+        unread += [lane.behind for lane in self._behind.values() if lane.behind is not None]
+        for job in list(self._jobs.values()):
+            if job.stage is IDLE:
+                unread.append(job.before)
+                self._drop(job)
+            else:
+                job.changed = True
+        self._rewind_all(min(unread))
+
+    def _rewind_all(self, position: Position) -> None:
+        for line in self._lines.values():
+            self._rewind(line, position)
 
     def _fall_behind(self, lane: Lane, position: Position) -> None:
         """A lane has all it may have of the window: read it again from here when it has less."""
         if lane.behind is not None and lane.behind <= position:
             return
-        if position < self._position:
+        if position < lane.line.position:
             lane.behind = position
             self._behind[lane.destination] = lane
         if lane.idle:
@@ -355,14 +380,23 @@ class Schedule:
         lane.behind = None
         self._behind.pop(lane.destination, None)
 
-    def _read_on(self, claim: Claim, waiting: Sequence[Waiting], route: Route) -> None:
+    def _read_on(self, line: Line, claim: Claim, waiting: Sequence[Waiting], route: Route) -> None:
+        self._read_last = line
         for message, recipient in waiting:
-            self._position = place = (recipient.due, message.id, recipient.number)
-            self._take_in(message, recipient, route(recipient.address))
-            if self._position != place:  # no room: rewound
-                return
+            line.position = place = (recipient.due, message.id, recipient.number)
+            destination = route(recipient.address)
+            if self._lines[destination.channel] is line and not self._comes_later(destination, place):
+                self._take_in(message, recipient, destination)
+                if line.position != place:  # no room: rewound
+                    return
         if len(waiting) < claim.limit:
-            self._position = _END
+            line.position = _END
+
+    def _comes_later(self, destination: Destination, place: Position) -> bool:
+        """Its lane was left behind and is read from there. To take this first could fill the lane's share with what is
+        due in hours."""
+        lane = self._lanes.get(destination)
+        return lane is not None and lane.behind is not None and lane.behind < place
 
     def _read_lane(self, lane: Lane, claim: Claim, waiting: Sequence[Waiting], route: Route) -> None:
         if lane.behind != claim.after:
@@ -371,7 +405,7 @@ class Schedule:
         place = claim.after
         for message, recipient in waiting:
             place = (recipient.due, message.id, recipient.number)
-            if place > self._position:
+            if place > lane.line.position:
                 return
             if route(recipient.address) == lane.destination:
                 self._take_in(message, recipient, lane.destination)
@@ -444,11 +478,11 @@ class Schedule:
         mark = Mark.later(job.message, job.number, due, reason, tried=tried)
         self._marks.append(mark)
         job.due = due
-        if self._is_ahead(job, job.position):
+        if job.changed:
             self._drop(job)
-        elif job.changed:
+            self._rewind_all(job.before)
+        elif self._is_ahead(job, job.position):
             self._drop(job)
-            self._rewind(job.before)
         else:
             self._sleep(job)
         return mark
@@ -456,4 +490,4 @@ class Schedule:
     def _is_ahead(self, job: Job, position: Position) -> bool:
         """Will this position be read later, so that the job may leave the window?"""
         behind = job.lane.behind
-        return position > self._position or (behind is not None and position > behind)
+        return position > job.lane.line.position or (behind is not None and position > behind)
