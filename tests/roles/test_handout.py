@@ -484,3 +484,31 @@ def test_one_user_s_deliveries_leave_room_for_others_however_many_addresses_he_h
     assert len(heard(links)) == 0, "the others come back when their pause is over"
     handout.start(BIRTH + CROWDED_PAUSE)
     assert len(heard(links)) == 1
+
+
+def test_what_an_owner_role_does_not_read_counts_as_his_share(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    owners = Here(links)
+    owners.many = False
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, owners)
+    given = draft(1)
+    addresses = tuple(b"joe-%d@host0.example" % number for number in range(500))
+    large = bytes(1 << 20)
+    committed(engine, handout, given._replace(envelope=Envelope(b"", addresses), body=large, size=len(large)))
+    handout.start(BIRTH)
+    assert handout.schedule.running == 10 * BATCH // 4
+    assert len(handout._running) < handout.schedule.running, "the rest waits for him to read"
+
+
+def test_an_owner_with_nothing_left_to_do_is_forgotten(
+    engine: SqliteEngine, links: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    """His link is closed when it was idle for a while, and many owners come and go."""
+    handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, Here(links))
+    committed(engine, handout, draft(1))
+    handout.start(BIRTH)
+    (frame,) = heard(links)
+    assert links[0] in handout._load
+    tell(handout, links[0], Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"did 1+0+0\n"], []))
+    assert links[0] not in handout._load

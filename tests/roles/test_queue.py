@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,13 +20,15 @@ from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
 from pillarbox.queue.engine import START, Draft, Ending, Entry, Mark, Position, QueueFull, Receipt, State
+from pillarbox.queue.schedule import LOST_PAUSES
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
+from pillarbox.roles.bounces import Bounces
 from pillarbox.roles.drafts import BLOCK
 from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
 from pillarbox.roles.link import Frame, Link, LinkLost
-from pillarbox.roles.queue import run
+from pillarbox.roles.queue import Queue, run
 from pillarbox.roles.verbs import MAY_SAY, ROLE_SAYS, Verb
 
 SETTINGS = Settings(me=b"mx.example.org", locals=frozenset({b"example.org"}), rcpthosts=frozenset({b"example.org"}))
@@ -80,6 +84,13 @@ class Played:
         while not smtpd.flush():
             time.sleep(0.001)
         return key
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is said meanwhile comes to the role all at once."""
+        os.kill(self._pid, signal.SIGSTOP)
+        yield
+        os.kill(self._pid, signal.SIGCONT)
 
     def processor_time(self) -> float:
         """Seconds that the role has worked."""
@@ -153,6 +164,39 @@ def test_what_was_asked_of_a_spawn_that_died_is_asked_of_the_next_one(queue: Pla
     assert next_frame(spawn, Verb.OWNER).fields == [b"joe"]
     spawn.close()
     assert next_frame(queue.owner(), Verb.DELIVER).fields[9] == b"Joe"
+
+
+def test_the_last_words_of_a_remote_role_that_died_are_heard_when_the_next_one_is_there(queue: Played) -> None:
+    """What it has sent is not sent again."""
+    smtpd, first = queue.link("smtpd"), queue.link("remote")
+    queue.send(smtpd, b"joe@elsewhere.example")
+    delivery = int(next_frame(first, Verb.RELAY).fields[9])
+    with queue.stopped():
+        second = queue.link("remote")
+        first.send(Verb.OUTCOME, delivery, b"K", b"2.0.0", b"taken\n")
+        first.flush()
+        first.close()
+    time.sleep(LOST_PAUSES[0] + 0.5)
+    queue.send(smtpd, b"ann@elsewhere.example")
+    assert next_frame(second, Verb.RELAY).fields[-1] == b"ann@elsewhere.example"
+
+
+def test_a_clock_that_is_set_makes_no_pause_longer_or_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, control = socket.socketpair()
+    role = Queue(House(tmp_path, SETTINGS, []), control)
+    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
+    role._bounces = Bounces(engine, SETTINGS, bytes, role._log)
+    role._marked = role._full_until = role._bounces.due = before = role._time()
+    for step in (-3600.0, 7200.0):
+        day = time.time
+        monkeypatch.setattr(time, "time", lambda day=day, step=step: day() + step)
+        role._time()
+        before += step
+        for moment in (role._marked, role._full_until, role._bounces.due):
+            assert moment == pytest.approx(before, abs=1.0)
+    engine.close()
+    role._rounds.supervisor.close()
+    ours.close()
 
 
 def test_an_owner_role_that_is_not_used_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

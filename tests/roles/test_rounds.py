@@ -27,3 +27,24 @@ def test_links_that_came_together_are_taken_in_together() -> None:
         link.close()
     for other in others:
         other.close()
+
+
+def test_what_a_peer_said_before_it_went_is_heard_though_our_words_found_nobody() -> None:
+    """An outcome that is not heard is a delivery that is made again."""
+    supervisor, control = socket.socketpair()
+    one, other = socket.socketpair()
+    rounds, link = Rounds("queue", control), Link.between("queue", "owner", one)
+    rounds.add("owner", link)
+    owner = Link.between("owner", "queue", other)
+    owner.send(Verb.PONG, 0)
+    assert owner.flush()
+    owner.close()
+    link.send(Verb.PING, 0)
+    rounds.flush()
+    heard = rounds.wait(1)
+    assert [(peer, None if frame is None else frame.verb) for peer, _, frame in heard] == [
+        ("owner", Verb.PONG),
+        ("owner", None),
+    ]
+    rounds.supervisor.close()
+    supervisor.close()

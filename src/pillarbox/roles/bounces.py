@@ -58,6 +58,12 @@ class Bounces:
         """Is there something to take?"""
         return self.due is not None and self.due <= now
 
+    def shift(self, step: float) -> None:
+        """The clock was set by `step` seconds: pauses are as long as they were."""
+        self.due = self.due and self.due + step
+        self._trouble_until = self._trouble_until and self._trouble_until + step
+        self._full_until = self._full_until and self._full_until + step
+
     def wanted(self, messages: Collection[int]) -> None:
         """These messages may want an ending."""
         if messages:

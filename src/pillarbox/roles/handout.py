@@ -211,7 +211,11 @@ class Handout:
     def _crowds(self, owner: Link) -> bool:
         """Has one user's role its share already? He may have as many destinations as he likes, and hang in them all;
         the role that serves all accounts is not one user's."""
-        return self._load[owner] >= self._limits[0].each and not self._owners.serves_many(owner)
+        share, waiting = self._limits[0].each, self._held_up.get(owner)
+        if waiting is None and self._load[owner] < share:
+            return False
+        load = self._load[owner] + sum([len(start.numbers) for start in waiting or ()])
+        return load >= share and not self._owners.serves_many(owner)
 
     def _go_on(self, owner: Link, now: float) -> None:
         """Hand out what this owner role has room for."""
@@ -347,6 +351,8 @@ class Handout:
                 raise LinkLost("no such delivery")
             del self._running[delivery]
             self._load[link] -= 1
+            if not self._load[link]:
+                del self._load[link]  # the link may be closed for being idle, and nobody would say so
             self._told.append((delivery, running, outcome, down))
 
     def conclude(self, now: float) -> bool:

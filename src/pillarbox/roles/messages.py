@@ -40,7 +40,7 @@ class Messages:
         octets = _octets(fresh)
         self._fresh[fresh.message.id] = fresh, octets
         self._octets += octets
-        while self._octets > IN_MEMORY:
+        while self._octets > IN_MEMORY and len(self._fresh) > 1:  # the newest is just being delivered
             _number, (_oldest, octets) = self._fresh.popitem(last=False)
             self._octets -= octets
 

@@ -110,6 +110,14 @@ class OwnerLinks:
         """Who owns what may have changed. Links stay: they lead to users, not to local parts."""
         self._owner_of.clear()
 
+    def shift(self, step: float) -> None:
+        """The clock was set by `step` seconds: nobody was silent or idle for longer than he was."""
+        self.forget()
+        for role in self._roles.values():
+            role.used += step
+            role.look_at += step
+            role.asked = role.asked and role.asked + step
+
     def answered(self, link: Link) -> None:
         """That owner role said PONG."""
         for role in self._roles.values():

@@ -31,6 +31,7 @@ from pillarbox.status import Refusal, Status
 
 QUIET = 0.020  # seconds that outcomes wait for a commit of drafts to ride in
 MANY_MARKS = 512  # outcomes that wait for nobody
+CLOCK_STEP = 1.0  # seconds that the clock of the day may differ from the steady one in a round
 FULL_PAUSE = 1.0  # seconds until marks are tried again on a full disk; meanwhile nothing is handed out
 OPEN_PAUSE = 0.5  # seconds until a queue that cannot be opened is tried again; doubles up to
 OPEN_PAUSE_LIMIT = 30.0
@@ -51,6 +52,7 @@ class Queue:
         self._more = False  # outcomes that were heard are left for the next round
         self._full = False  # new mail had no room the last time
         self._full_until = 0.0
+        self._looked_at = time.time(), time.monotonic()
         self._owners = OwnerLinks("queue", self._rounds, house.users.get("vmail"))
         self._asks: list[tuple[Link, Frame]] = []  # that came before the queue could be opened
 
@@ -68,7 +70,7 @@ class Queue:
         self._injection = Injection(self._rounds, self._house.injection, self._intake, known)
         public = Public(self._rounds, self._house.public, self._house.home, self._answer)
         self._say_accepting(None)
-        self._find_remote(time.time())
+        self._find_remote()
         for link, frame in self._asks:
             self._asked(link, frame, time.time())
         self._rounds.ready()
@@ -118,7 +120,7 @@ class Queue:
 
     def _round(self) -> None:
         heard = self._rounds.wait(0.0 if self._more else self._patience())
-        now = time.time()
+        now = self._time()
         for peer, link, frame in heard:
             self._attend(peer, link, frame, now)
         self._commit(now)
@@ -129,9 +131,22 @@ class Queue:
         self._rounds.flush()
         self._log.flush()
 
+    def _time(self) -> float:
+        """Seconds since 1970. When the clock was set, what waits some seconds goes on waiting for as many: marks for a
+        commit, an owner role for the patience that one has with it."""
+        now, steady = time.time(), time.monotonic()
+        step = (now - self._looked_at[0]) - (steady - self._looked_at[1])
+        self._looked_at = now, steady
+        if abs(step) > CLOCK_STEP:
+            self._marked = self._marked and self._marked + step
+            self._full_until = self._full_until and self._full_until + step
+            self._bounces.shift(step)
+            self._owners.shift(step)
+        return now
+
     def _patience(self) -> float | None:
         """Seconds until something is to be done without being told."""
-        now = time.time()
+        now = self._time()
         times = []
         if (patience := self._injection.patience()) is not None:
             times.append(now + patience)
@@ -167,7 +182,7 @@ class Queue:
         elif frame.verb is Verb.LINK and frame.fields[0] == b"spawn":
             self._owners.spawn_came()
         elif frame.verb is Verb.LINK and frame.fields[0] == b"remote":
-            self._find_remote(now)
+            self._find_remote()
         elif frame.verb is Verb.RELOAD:
             for line in self._house.reread():
                 if line.startswith(_SECRET_FILES):  # of all others the supervisor tells
@@ -190,12 +205,9 @@ class Queue:
                 self._intake.of_owner(answer[1], frame.fields[0])
             self._handout.placed(*answer, now)
 
-    def _find_remote(self, now: float) -> None:
-        """Use the newest remote role. An older one has died, if we may not have heard it yet: we were busy then."""
+    def _find_remote(self) -> None:
+        """Use the newest remote role. Of an older one, which has died, the last words may not be heard yet."""
         links = self._rounds.links("remote")
-        for dead in links[:-1]:
-            self._rounds.cut(dead)
-            self._lost("remote", dead, now)
         self._handout.remote = links[-1] if links else None
 
     def _say_accepting(self, refusal: Refusal | None) -> None:

@@ -109,6 +109,12 @@ class Rounds:
             if peer.link.dry:
                 break
 
+    def _hear_out(self, peer: _Peer) -> None:
+        """Keep for the next round what a peer said before it went."""
+        with contextlib.suppress(LinkLost):
+            while frames := peer.link.receive():
+                self._lost += [(peer.name, peer.link, frame) for frame in frames]
+
     def _drop(self, peer: _Peer) -> Heard:
         if peer.name == "supervisor":
             raise SystemExit(0)
@@ -137,6 +143,7 @@ class Rounds:
             try:
                 done = peer.link.flush()
             except LinkLost:
+                self._hear_out(peer)
                 self._lost.append(self._drop(peer))
                 continue
             watched = EPOLLIN if done else EPOLLOUT
