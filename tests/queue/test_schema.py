@@ -33,6 +33,16 @@ def test_a_commit_that_returned_is_on_the_disk_by_these_settings(tmp_path: Path)
     database.close()
 
 
+def test_a_queue_is_opened_without_the_file_of_shared_memory_that_a_full_disk_has_no_room_for(tmp_path: Path) -> None:
+    engine = opened(tmp_path)
+    (one,) = accept(engine, draft(1))
+    engine.close()
+    (tmp_path / "queue.db-shm").mkdir()  # SQLite cannot use it
+    engine = opened(tmp_path)
+    assert settle(engine, Mark.done(one, 0)) == [one]
+    engine.close()
+
+
 def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
     engine = opened(tmp_path / "queue")
     accept(engine, draft(1))

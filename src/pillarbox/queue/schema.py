@@ -24,12 +24,13 @@ _APPLICATION = 0x50494C4C  # "PILL": so that a stray database of something else 
 
 # A page of 4,096 and 1,000 of them between checkpoints: larger ones stalled commits. A transaction larger than that may
 # stretch the log, but not for good. FULL: a commit that returned is on the disk. The lock is exclusive because nobody
-# else may open the queue, and because shared memory and locks per transaction cost time. Debian's SQLite overwrites
+# else may open the queue, and because shared memory and locks per transaction cost time; it comes first, because what
+# reads the file before it makes a file of shared memory, for which a full disk has no room. Debian's SQLite overwrites
 # what is deleted, with more writes than the deletion itself; FAST does so only where it costs none.
 _PRAGMAS = f"""
+PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA page_size = {PAGE};
 PRAGMA auto_vacuum = NONE;
-PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 1000;
