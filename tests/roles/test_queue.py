@@ -19,7 +19,7 @@ from pillarbox.control.table import Settings
 from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
-from pillarbox.queue.engine import START, Draft, Ending, Entry, Mark, Position, QueueFull, Receipt, State
+from pillarbox.queue.engine import Draft, Ending, Mark, QueueFull, Receipt, State
 from pillarbox.queue.schedule import LOST_PAUSES
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
@@ -276,31 +276,6 @@ def test_on_a_full_disk_old_mail_goes_on_however_much_new_mail_is_refused(
                 break
             time.sleep(0.05)
         assert last is not None and last.fields[8] == b"%d" % BATCH
-
-
-def test_without_room_to_read_on_nothing_is_lost_and_it_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = tmp_path / "full"
-    claim = SqliteEngine.claim
-
-    def unable(engine: SqliteEngine, after: Position = START, limit: int = 100) -> list[Entry]:
-        if full.exists():
-            raise QueueFull("no room")
-        return claim(engine, after, limit)
-
-    engine = SqliteEngine.open(tmp_path / "queue", time.monotonic)
-    engine.commit([Draft(b"k" * 16, Envelope(b"ann@example.net", (b"joe@example.org",)), 1, 0, 0, 5, b"body\n")], [])
-    engine.close()
-    monkeypatch.setattr(SqliteEngine, "claim", unable)
-    full.touch()
-    with Played(tmp_path) as played:
-        spawn = played.link("spawn")
-        before = played.processor_time()
-        time.sleep(0.5)
-        assert spawn.receive() == [] and played.processor_time() - before < 0.3
-        full.unlink()
-        assert next_frame(spawn, Verb.OWNER).fields == [b"joe"]
 
 
 def test_bounces_that_have_no_room_wait_and_new_mail_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,8 +196,7 @@ class Engine(Protocol):
 
     def claim(self, after: Position = START, limit: int = 100) -> list[Entry]:
         """The next waiting recipients behind `after` in the order in which they fall due, at most `limit` of them,
-        neighbours of one message together. Reads by index: the cost does not depend on the queue's length. An engine
-        may have to write for it: QueueFull then."""
+        neighbours of one message together. Reads by index: the cost does not depend on the queue's length."""
 
     def body(self, message: Message) -> bytes:
         """The whole body of a message without spool file. Raises BodyGone."""

@@ -36,7 +36,8 @@ from pillarbox.queue.keys import Keys
 from pillarbox.status import Failure
 
 OPEN_BITS_KEPT = 20_000  # messages whose open recipients are known without asking the database
-FOLDED_KEPT = 5_000  # messages whose recipients have no rows; all get them when there are more
+FOLDED_KEPT = 5_000  # messages whose recipients have no rows; when there are more, the oldest get them
+UNFOLDED_AT_ONCE = 64  # of these in one commit, at least: no client shall wait for all of them
 
 _STATES = {state.value: state for state in State}
 _DONE = State.DONE
@@ -55,8 +56,9 @@ class SqliteEngine:
         self._broken = ""
         self._last: int = self._last_id()
         self._open_bits: dict[int, int] = {}
-        self._folded = {
-            message: _all_of(len(unfold(folded))) for message, folded in self._execute(statements.FOLDED).fetchall()
+        self._folded: dict[int, tuple[int, int]] = {  # when the message was born, and its recipients as bits
+            message: (born, _all_of(len(unfold(addresses))))
+            for message, born, addresses in self._execute(statements.FOLDED).fetchall()
         }
         self._unfolded: set[int] = set()  # in the transaction under way
         self._some_failed = self._any_failed()  # what succeeds shall not pay for what fails
@@ -98,7 +100,7 @@ class SqliteEngine:
         """See Engine."""
         first = self._last + 1
         bits: dict[int, int] = {}
-        folded: list[int] = []
+        folded: dict[int, tuple[int, int]] = {}
         failed: list[int] = []
         bounced: list[int] = []
         accepted = len(drafts)
@@ -108,14 +110,15 @@ class SqliteEngine:
             if endings:
                 bounces, bounced = self._end(endings, first + accepted, bits)
                 drafts = [*drafts, *bounces]
-            if drafts:
-                folded = self._insert(drafts, first, bits)
             if marks:
                 failed = self._settle(marks, bits)
+            if drafts:
+                folded = self._insert(drafts, first, bits)
             ended = sorted(message for message, still_open in bits.items() if not still_open)
             gone = self._delete(ended)
-            if len(self._folded) > FOLDED_KEPT:
-                self._unfold([message for message in self._folded if bits.get(message, 1)])
+            if accepted and len(self._folded) > FOLDED_KEPT:  # marks alone have room on a full disk, this has not
+                oldest = (message for message in self._folded if bits.get(message, 1))
+                self._unfold(list(islice(oldest, max(UNFOLDED_AT_ONCE, 2 * len(drafts)))))
             some_failed = self._some_failed and self._any_failed()
             self._keys.forget(self._execute, self._last)
         # From here on it is done; what follows must not fail.
@@ -143,21 +146,22 @@ class SqliteEngine:
                 numbers.append(0)
         return bounces, numbers
 
-    def _insert(self, drafts: Sequence[Draft], first: int, bits: dict[int, int]) -> list[int]:
-        """Insert, numbering from `first`, and note in `bits` which recipients are open. Returns which are folded."""
+    def _insert(self, drafts: Sequence[Draft], first: int, bits: dict[int, int]) -> dict[int, tuple[int, int]]:
+        """Insert, numbering from `first`. Returns the messages that are folded, as `_folded` has them, and notes in
+        `bits` which recipients of the others are open."""
         keys = bytearray().join([draft.key for draft in drafts])
         assert len(keys) == KEY_OCTETS * len(drafts)
         plain, spooled, bodies, recipients = [], [], [], []
-        folded: list[int] = []
+        folded: dict[int, tuple[int, int]] = {}
         # bytearray: sqlite3 binds it five times as fast as bytes, for which it looks up adapters each time.
         for message, (_key, envelope, born, uid, pid, size, body, file) in enumerate(drafts, first):
             addresses = envelope.recipients
             count = len(addresses)
-            bits[message] = _all_of(count)
-            if count <= FEW:
-                folded.append(message)
+            if 0 < count <= FEW:
+                folded[message] = born, _all_of(count)
                 kept = fold(addresses)
             else:
+                bits[message] = _all_of(count)
                 recipients += [(message, number, bytearray(one), born) for number, one in enumerate(addresses)]
                 kept = bytearray()
             sender = bytearray(envelope.sender)
@@ -194,8 +198,6 @@ class SqliteEngine:
         for mark in marks:
             message = mark.message
             if mark.state is not _DONE:
-                if message > self._last:
-                    continue  # an id that nobody was told yet
                 if mark.state is _FAILED:
                     failed.append(message)
                 reason = bytearray(mark.reason[:REASON_LIMIT])
@@ -203,7 +205,8 @@ class SqliteEngine:
                 continue
             before = bits.get(message)
             if before is None:
-                before = self._folded.get(message) or known.get(message) or self._load_bits(message)
+                folded = self._folded.get(message)
+                before = folded[1] if folded else known.get(message) or self._load_bits(message)
             if before:  # else the message is no more
                 bits[message] = after = before & ~(1 << mark.number)
                 if after:
@@ -250,11 +253,9 @@ class SqliteEngine:
     def _any_failed(self) -> bool:
         return self._execute("SELECT 1 FROM failed LIMIT 1").fetchone() is not None
 
-    def _remember(self, bits: dict[int, int], folded: Sequence[int]) -> None:
+    def _remember(self, bits: dict[int, int], folded: dict[int, tuple[int, int]]) -> None:
         known = self._open_bits
-        for message in folded:
-            if bits[message]:
-                self._folded[message] = bits.pop(message)
+        self._folded.update(folded)
         for message, still_open in bits.items():
             if still_open:
                 known[message] = still_open
@@ -297,15 +298,30 @@ class SqliteEngine:
 
     def claim(self, after: Position = START, limit: int = 100) -> list[Entry]:
         """See Engine."""
-        if self._folded:
-            with self._writing():
-                self._unfold(list(self._folded))
         with self._reading():
             rows = self._execute(statements.CLAIM, (*after, limit)).fetchall()
+            found = {(row[5], row[0], row[1]): _recipient(row) for row in rows}
+            places = sorted([*found, *self._folded_behind(after, limit)])[:limit]
             return [
-                (self._message(message), [_recipient(row) for row in group])
-                for message, group in groupby(rows, key=lambda row: row[0])
+                self._claimed(message, group, found) for message, group in groupby(places, key=lambda place: place[1])
             ]
+
+    def _claimed(self, message: int, places: Iterable[Position], found: dict[Position, Recipient]) -> Entry:
+        """A message with its recipients in these places, `found` if they have rows."""
+        if message not in self._folded:
+            return self._message(message), [found[place] for place in places]
+        spread = self._spread(message)
+        return self._message(message), [spread[number] for _, _, number in places]
+
+    def _folded_behind(self, after: Position, limit: int) -> list[Position]:
+        """The places of recipients of folded messages behind `after`, in order: the next `limit`, if not a few more."""
+        births = [(born, message) for message, (born, _) in self._folded.items() if (born, message) >= after[:2]]
+        return [
+            (born, message, number)
+            for born, message in sorted(births)[: limit + 1]  # the first may be the message of `after`, and have none
+            for number in range(self._folded[message][1].bit_length())
+            if (born, message, number) > after
+        ]
 
     def body(self, message: Message) -> bytes:
         """See Engine."""
@@ -417,7 +433,7 @@ class SqliteEngine:
             self._roll_back()
             raise
         for message in self._unfolded:
-            self._open_bits[message] = self._folded.pop(message)
+            _, self._open_bits[message] = self._folded.pop(message)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

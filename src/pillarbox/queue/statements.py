@@ -22,7 +22,7 @@ WHERE message = ? AND number = ? AND state < {State.DONE.value}
 FINISH = f"UPDATE recipients SET state = {State.DONE.value} WHERE message = ? AND number = ?"
 RECIPIENTS = f"INSERT INTO recipients VALUES (?, ?, ?, {State.WAITING.value}, 0, ?, x'')"
 FOLDED = """
-SELECT id, addresses FROM messages
+SELECT id, born, addresses FROM messages
 WHERE addresses <> x'' AND NOT EXISTS (SELECT 1 FROM recipients WHERE message = id) ORDER BY id
 """
 OPEN = f"SELECT number FROM recipients WHERE message = ? AND state <> {State.DONE.value}"

@@ -160,7 +160,7 @@ class Queue:
         if not self._marked:
             due = self._handout.schedule.next_due(now)
             if due is not None and not self._rounds.draining:
-                times.append(max(due, self._full_until))
+                times.append(due)
         return max(0.0, min(times) - now) if times else None
 
     def _attend(self, peer: str, link: Link, frame: Frame | None, now: float) -> None:
@@ -309,12 +309,7 @@ class Queue:
         if self._full_until > now or self._rounds.draining:
             return
         if not self._marked:
-            try:
-                self._handout.read_ahead()
-            except QueueFull as failure:
-                self._say_full(failure)
-                self._full_until = now + FULL_PAUSE
-                return
+            self._handout.read_ahead()
         self._handout.start(now)
         self._note_marks(now)
 
