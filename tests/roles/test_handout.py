@@ -512,3 +512,25 @@ def test_an_owner_with_nothing_left_to_do_is_forgotten(
     assert links[0] in handout._load
     tell(handout, links[0], Frame(Verb.OUTCOME, int(frame.fields[7]), [b"K", b"2.0.0", b"did 1+0+0\n"], []))
     assert links[0] not in handout._load
+
+
+def test_what_the_postmaster_stops_does_not_leave_though_it_was_about_to(
+    engine: SqliteEngine, links: tuple[Link, Link], remotes: tuple[Link, Link], silent: Log, tmp_path: Path
+) -> None:
+    handout = Handout(engine, settings(tmp_path, ""), silent, Here(links))
+    removed, held, kept = (committed(engine, handout, draft(number)) for number in (1, 2, 3))
+    handout.start(BIRTH)  # the remote role is away
+    assert handout.schedule.running == 3
+    engine.remove([removed])
+    engine.hold([held], b"by hand")
+    handout.changed([removed, held], BIRTH)
+    handout.remote = remotes[0]
+    handout.read_ahead()
+    handout.start(BIRTH)
+    assert [int(frame.fields[0]) for frame in heard(remotes)] == [kept]
+    assert handout.schedule.running == 1
+    engine.release([held], BIRTH)
+    handout.changed([held], BIRTH)
+    handout.read_ahead()
+    handout.start(BIRTH)
+    assert [int(frame.fields[0]) for frame in heard(remotes)] == [held]

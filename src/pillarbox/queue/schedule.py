@@ -244,6 +244,16 @@ class Schedule:
             job.lane.probe = None
         return self._put_off(job, int(now) + CROWDED_PAUSE, CROWDED, tried=False)
 
+    def withdrawn(self, message: int, number: int) -> None:
+        """It was not tried, and the engine knows more of it than we, as somebody `changed` it: it is read anew."""
+        job = self._find_running(message, number)
+        if job is None:
+            return
+        self._ended(job)
+        self._drop(job)
+        job.lane.take_turn()
+        self._rewind_all(job.before)
+
     def next_due(self, now: float) -> float | None:
         """When `start` or `wanted` will have something: now, a time, or None: not by itself."""
         if self.wanted() is not None:

@@ -6,7 +6,7 @@ Log lines are qmail-send's.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -174,6 +174,18 @@ class Handout:
             if rest is not None:
                 self._relays.appendleft(rest)
             self._relay(self.remote, start, now)
+
+    def changed(self, messages: Collection[int], now: int) -> None:
+        """Somebody retried, held, released or removed messages in the engine: what is not on its way stays here, and is
+        read anew."""
+        self.schedule.changed(messages, now)
+        for waiting in (*self._unplaced.values(), *self._held_up.values(), self._relays):
+            starts = list(waiting)
+            waiting.clear()
+            waiting.extend([start for start in starts if start.message not in messages])
+            for start in starts:
+                for number in start.numbers if start.message in messages else ():
+                    self.schedule.withdrawn(start.message, number)
 
     def _place(self, start: Start, now: float) -> None:
         """To the owner role of its destination, or to wait for that or for the remote role."""

@@ -79,11 +79,13 @@ class OwnerLinks:
             for descriptor in frame.descriptors:
                 os.close(descriptor)
             return None
-        del self._unanswered[local]
         if frame.verb is Verb.REFUSED:
-            return local, refusal(frame.fields)
+            refused = refusal(frame.fields)  # or it stays unanswered, for the next spawn role
+            del self._unanswered[local]
+            return local, refused
         if frame.verb is not Verb.OWNED:
             raise LinkLost("not an answer")
+        del self._unanswered[local]
         return local, self._learn(local, frame.fields[0], frame.descriptors[0], now)
 
     def _learn(self, local: bytes, owner: bytes, descriptor: int, now: float) -> Link:

@@ -324,7 +324,7 @@ class Queue:
                 changed.add(int(str(one["id"])))
             yield one
         if changed:
-            self._handout.schedule.changed(changed, int(now))
+            self._handout.changed(changed, int(now))
             self._bounces.wanted(changed)  # who was removed may have been the last to be tried
 
 
