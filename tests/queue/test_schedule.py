@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from pillarbox.outcome import Outcome
-from pillarbox.queue import schedule as module
+from pillarbox.queue import window as module
 from pillarbox.queue.engine import REASON_LIMIT, Entry, Mark, Message, Recipient, State
 from pillarbox.queue.lane import (
     DOWN_AFTER,
@@ -20,7 +20,8 @@ from pillarbox.queue.lane import (
     Limits,
     Line,
 )
-from pillarbox.queue.schedule import TOO_LONG, Claim, Schedule, Start, next_attempt
+from pillarbox.queue.schedule import TOO_LONG, Schedule, Start, next_attempt
+from pillarbox.queue.window import Claim
 from tests.queue.drafts import BIRTH
 
 JOE = Destination(Channel.LOCAL, b"joe")

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pillarbox.outcome import Outcome, Verdict
-from pillarbox.queue import schedule as module
+from pillarbox.queue import window as module
 from pillarbox.queue.engine import Draft, State
 from pillarbox.queue.lane import Channel, Destination, Limits
-from pillarbox.queue.schedule import Claim, Schedule, Start
+from pillarbox.queue.schedule import Schedule, Start
 from pillarbox.queue.sqlite import SqliteEngine
+from pillarbox.queue.window import Claim
 from pillarbox.status import Status
 from tests.queue.drafts import BIRTH, Clock, draft
 
