@@ -36,8 +36,8 @@ RULES = """\
 """
 CR = r"\n"  # of our lines, as a log is read here
 NOT_LISTED = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
-# Nobody listens there: DNS is in trouble at once, which lets in.
-NO_DNS = {"DNSCACHEIP": "127.0.0.1"}
+# Nobody may send there: DNS is in trouble at once, which lets in. Where only nobody listens it is tried for 11 seconds.
+NO_DNS = {"DNSCACHEIP": "255.255.255.255"}
 
 
 class Chain(NamedTuple):
