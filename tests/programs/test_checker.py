@@ -333,9 +333,9 @@ def test_called_wrongly_it_says_how(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-user"])
 def test_a_user_that_there_is_not_is_said(home: Path, name: str) -> None:
+    warning = f"checker: warning: control/checkerusers: there is no user {name}\n"
     with running(home, "-u", name):
-        log = (home / "log").read_text()
-    assert f"checker: warning: control/checkerusers: there is no user {name}\n" in log
+        until(lambda: warning in (home / "log").read_text(), "the warning")
 
 
 # row: checker-socket-peers
