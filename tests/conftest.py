@@ -7,15 +7,18 @@ import os
 import pwd
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from pillarbox.users.roles import POSTS
 
 TRIES = 20  # of a quarter of a second: while a process of his ends
+BEFORE = pytest.StashKey[set[str]]()  # users and groups
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,12 +29,28 @@ def signals_as_usual() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_users_left_behind() -> Iterator[None]:
-    """As root `init` makes the users of the roles. Those that were not there before a run are gone after it."""
-    before = _users() | _groups()
+@pytest.fixture
+def open_path(tmp_path: Path) -> Path:
+    """tmp_path, open to every user: pytest keeps what it makes below the system's directory closed, one more with
+    workers, and whoever starts it again closes the topmost again."""
+    system = Path(tempfile.gettempdir()).resolve()
+    for directory in (tmp_path, *tmp_path.parents):
+        if system in directory.parents:
+            directory.chmod(0o755)
+    return tmp_path
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[BEFORE] = _users() | _groups()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """As root `init` makes the users of the roles. Those that were not there before a run are gone after it; a worker
+    leaves that to the session that it is part of, since others may still need them."""
     yield
-    if os.getuid() == 0:
+    if os.getuid() == 0 and not hasattr(session.config, "workerinput"):
+        before = session.config.stash[BEFORE]
         _reap()
         for name in sorted(_users() - before):
             _run("userdel", name)

@@ -219,7 +219,7 @@ class Server:
 
     def processes(self, role: str = "") -> list[int]:
         """The pids of all roles, or of one, by the names that the kernel has for them."""
-        return [pid for pid, name in _children(self.pid) if name.startswith(f"pillarbox-{role}"[:15])]
+        return [pid for pid, name in descendants(self.pid) if name.startswith(f"pillarbox-{role}"[:15])]
 
     def kill_role(self, role: str) -> int:
         """Kill -9 for every process of a role; how many there were."""
@@ -280,11 +280,11 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": source, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
-def _children(parent: int) -> Iterator[tuple[int, str]]:
+def descendants(parent: int) -> Iterator[tuple[int, str]]:
     """All descendants, with their names: owner roles are spawn's children."""
     for pid, name in direct_children(parent):
         yield pid, name
-        yield from _children(pid)
+        yield from descendants(pid)
 
 
 def direct_children(parent: int) -> Iterator[tuple[int, str]]:

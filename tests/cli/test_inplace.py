@@ -17,10 +17,8 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="programs for everybody
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
-    made = qmail.make(tmp_path / "qmail")
+def home(open_path: Path) -> Path:
+    made = qmail.make(open_path / "qmail")
     programs = Programs(made / "bin")
     (programs.kept / "runtime" / "0.1.0-aa" / "bin").mkdir(parents=True)
     (programs.kept / "runtime" / "0.1.0-aa" / "bin" / "python").symlink_to("/bin/sh")

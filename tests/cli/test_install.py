@@ -111,15 +111,13 @@ def test_the_environment_may_name_another_home(replaced: Path) -> None:
 
 
 def test_neither_the_callers_directory_nor_his_environment_has_a_say_in_what_they_load(
-    replaced: Path, tmp_path: Path
+    replaced: Path, open_path: Path
 ) -> None:
     """A program that root runs in a user's directory must not import what the user put there."""
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
     for name in ("pillarbox", "click", "signal", "sitecustomize", "usercustomize"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)\n")
-    traps = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": f"{tmp_path}/click.py"}
-    done = run(replaced / "bin" / "maildirmake", environ=traps | {"HOME": str(tmp_path)}, cwd=tmp_path)
+        (open_path / f"{name}.py").write_text("raise SystemExit(77)\n")
+    traps = {"PYTHONPATH": str(open_path), "PYTHONHOME": str(open_path), "PYTHONSTARTUP": f"{open_path}/click.py"}
+    done = run(replaced / "bin" / "maildirmake", environ=traps | {"HOME": str(open_path)}, cwd=open_path)
     assert done == (100, "", "maildirmake: usage: maildirmake name\n")
 
 
@@ -145,11 +143,15 @@ SICK = "#!/bin/sh\necho no encodings >&2\nexit {status}\n"
     "sick", ["gone", "no program", "directory", *(SICK.format(status=n) for n in (1, 2, 126, 127))]
 )
 @pytest.mark.parametrize("name", REFUSING)
-def test_an_interpreter_that_is_gone_or_cannot_start_is_no_refusal(ready: Path, name: str, sick: str) -> None:
+def test_an_interpreter_that_is_gone_or_cannot_start_is_no_refusal(
+    replaced: Path, open_path: Path, name: str, sick: str
+) -> None:
     """qmail-lspawn and qmail-rspawn send the message back for 1, 2, 126 and 127, and when there is none to start."""
-    assert pillarbox_command("install", "--into", ready, "--only", name).status == 0
-    file, python = ready / "bin" / name, ready / "python"
-    file.write_bytes(file.read_bytes().replace(os.fsencode(runtime.interpreter()), os.fsencode(python)))
+    file, python = open_path / name, open_path / "python"
+    shutil.copy(replaced / "bin" / name, file)
+    text = file.read_bytes()
+    file.write_bytes(text.replace(os.fsencode(runtime.interpreter()), os.fsencode(python)))
+    assert file.read_bytes() != text
     if sick == "directory":
         python.mkdir()
     elif sick != "gone":
@@ -538,11 +540,9 @@ def test_what_is_kept_where_others_could_write_is_neither_run_nor_put_back(
     assert qmail.programs(home / "bin") == before
 
 
-def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsafe_source_is_refused(home: Path, open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may change what root copies here may become root."""
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
-    package = tmp_path / "pillarbox"
+    package = open_path / "pillarbox"
     shutil.copytree(ROOT / "src" / "pillarbox", package)
     monkeypatch.setattr(pillarbox, "__file__", str(package / "__init__.py"))
     runtime._files()
@@ -561,19 +561,17 @@ def test_an_unsafe_source_is_refused(home: Path, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["stdlib", "platstdlib"])
 def test_an_unsafe_library_of_the_interpreter_is_refused(
-    home: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, name: str, open_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "os.py").touch()
+    (open_path / "lib").mkdir()
+    (open_path / "lib" / "os.py").touch()
     good = sysconfig.get_path
-    monkeypatch.setattr(sysconfig, "get_path", lambda key: str(tmp_path / "lib") if key == name else good(key))
+    monkeypatch.setattr(sysconfig, "get_path", lambda key: str(open_path / "lib") if key == name else good(key))
     runtime.refuse_unsafe()
-    (tmp_path / "lib" / "os.py").chmod(0o666)
+    (open_path / "lib" / "os.py").chmod(0o666)
     with pytest.raises(CannotInstall, match=r"lib/os\.py: others than root may write it, and root would run it"):
         runtime.refuse_unsafe()
-    (tmp_path / "lib").chmod(0o777)
+    (open_path / "lib").chmod(0o777)
     with pytest.raises(CannotInstall, match="/lib: others than root may write there"):
         runtime.refuse_unsafe()
 

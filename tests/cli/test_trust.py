@@ -14,13 +14,11 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(open_path: Path) -> Path:
     """Directories as root makes them, below a directory of root's that others may enter."""
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "file").touch()
-    return tmp_path / "a"
+    (open_path / "a" / "b").mkdir(parents=True)
+    (open_path / "a" / "b" / "file").touch()
+    return open_path / "a"
 
 
 def test_what_only_root_may_write_is_safe_below_tmp_too(tree: Path) -> None:

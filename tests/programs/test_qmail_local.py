@@ -55,10 +55,8 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> User:
-    for part in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        part.chmod(0o755)
-    return User(tmp_path)
+def user(open_path: Path) -> User:
+    return User(open_path)
 
 
 # row: vectors-local

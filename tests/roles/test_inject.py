@@ -34,7 +34,6 @@ class Played:
     """A queue role of which only the way in for programs is there, with the real spool."""
 
     def __init__(self, home: Path) -> None:
-        home.chmod(0o755)
         self.path = home / "inject"
         self.engine = SqliteEngine.open(home / "queue", time.monotonic)
         self.supervisor, control = socket.socketpair()
@@ -94,10 +93,8 @@ class Played:
 
 
 @pytest.fixture
-def played(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Played]:
-    for directory in (tmp_path_factory.getbasetemp().parent, tmp_path_factory.getbasetemp(), tmp_path.parent):
-        directory.chmod(0o755)
-    played = Played(tmp_path)
+def played(open_path: Path) -> Iterator[Played]:
+    played = Played(open_path)
     yield played
     played.close()
 

@@ -21,7 +21,7 @@ import pytest
 from tests.etc import copy_etc, everybody
 from tests.peers import peer
 from tests.programs.asking import SOURCE
-from tests.server import until
+from tests.server import descendants, until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: only root can make users and set-uid programs")
 
@@ -241,17 +241,17 @@ def test_a_caller_cannot_look_into_the_program_while_it_reads(machine: Machine) 
 
 
 def _of_smtppasswd() -> list[int]:
-    """Processes whose effective user is smtppasswd, in Python."""
+    """Processes of this test's whose effective user is smtppasswd, in Python."""
     found = []
-    for directory in Path("/proc").glob("[0-9]*"):
+    for pid, _name in descendants(os.getpid()):
         try:
-            status = (directory / "status").read_text()
-            command = (directory / "cmdline").read_bytes()
+            status = Path(f"/proc/{pid}/status").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
         ids = status.partition("Uid:")[2].split()
         if ids[1] == str(SMTPPASSWD) and b"pillarbox\0run\0cmd5checkpw" in command:
-            found.append(int(directory.name))
+            found.append(pid)
     return found
 
 
