@@ -15,6 +15,7 @@ In C lines \r \n \t \0 \\ and \xNN are octets, and {40*text} is text forty times
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,36 @@ def pieces(steps: list[Step]) -> list[Expect | Send | Happening]:
         elif not isinstance(step, Fact):
             joined.append(step)
     return joined
+
+
+def walk(
+    file: Path,
+    hear: Callable[[], bytes],
+    send: Callable[..., bytes],
+    happen: Callable[[str, str], None],
+    *,
+    one_by_one: bool,
+) -> None:
+    """Take a machine through a dialogue. `hear`: what it has said since it was asked last; `send`: the same, after
+    these pieces, each in a read of its own; `happen`: word and argument, when nothing more was said. `one_by_one`: an
+    octet in each piece."""
+    heard = b""
+    for step in pieces(parse(file)):
+        heard += hear()
+        match step:
+            case Send(octets):
+                assert not heard, f"the client speaks while the server has more to say: {heard!r}"
+                size = 1 if one_by_one else len(octets)
+                heard = send(*[octets[at : at + size] for at in range(0, len(octets), size)])
+            case Expect():
+                line, end, heard = heard.partition(b"\r\n")
+                assert end, f"expected {step.line!r}, heard no more than {line!r}"
+                assert step.matches(line), f"expected {step.line!r}, heard {line!r}"
+            case Happening(word, argument):
+                assert not heard, f"the server has more to say: {heard!r}"
+                happen(word, argument)
+    heard += hear()
+    assert not heard, f"the server has more to say: {heard!r}"
 
 
 def _step(mark: str, fact: str, text: str) -> Step:

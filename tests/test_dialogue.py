@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dialogue import BadDialogue, Expect, Fact, Happening, Send, facts, parse, pieces
+from tests.dialogue import BadDialogue, Expect, Fact, Happening, Send, facts, parse, pieces, walk
 
 
 def test_a_dialogue_file_is_facts_then_steps(tmp_path: Path) -> None:
@@ -43,3 +43,53 @@ def test_a_line_that_is_no_step_is_named(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(BadDialogue, match=r"bad\.txt: line"):
         parse(file)
+
+
+class Parrot:
+    """Greets, and says each line again once it is whole."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes] = []
+        self.happened: list[tuple[str, str]] = []
+        self._heard, self._ready = b"", b"hello\r\n"
+
+    def hear(self) -> bytes:
+        said, self._ready = self._ready, b""
+        return said
+
+    def send(self, *pieces: bytes) -> bytes:
+        self.said += pieces
+        lines, end, self._heard = (self._heard + b"".join(pieces)).rpartition(b"\n")
+        return lines + end
+
+    def happen(self, word: str, argument: str) -> None:
+        self.happened.append((word, argument))
+
+    def walked(self, file: Path, text: str, *, one_by_one: bool = False) -> None:
+        file.write_text(text)
+        walk(file, self.hear, self.send, self.happen, one_by_one=one_by_one)
+
+
+@pytest.mark.parametrize(
+    ("one_by_one", "said"), [(False, [b"a\r\nb\r\n"]), (True, [b"a", b"\r", b"\n", b"b", b"\r", b"\n"])]
+)
+def test_a_dialogue_is_walked_from_end_to_end(tmp_path: Path, one_by_one: bool, said: list[bytes]) -> None:
+    parrot = Parrot()
+    parrot.walked(tmp_path / "good", "S: hello\nC: a\nC: b\nS: a\nS: b\n* closed by us\n", one_by_one=one_by_one)
+    assert parrot.said == said
+    assert parrot.happened == [("closed", "by us")]
+
+
+@pytest.mark.parametrize(
+    ("text", "trouble"),
+    [
+        ("S: hullo\n", "expected 'hullo', heard b'hello'"),
+        ("S: hello\nS: more\n", "expected 'more', heard no more than b''"),
+        ("C: a\n", "the client speaks while the server has more to say: b'hello"),
+        ("* closed\n", "the server has more to say: b'hello"),
+        ("S: hello\nC: a\n", "the server has more to say: b'a"),
+    ],
+)
+def test_a_dialogue_that_goes_otherwise_is_a_failure(tmp_path: Path, text: str, trouble: str) -> None:
+    with pytest.raises(AssertionError, match=trouble):
+        Parrot().walked(tmp_path / "bad", text)

@@ -183,6 +183,20 @@ class Connection:
         self.machine.secured()
         self.session.secured(b"TLSv1.3 TLS_AES_256_GCM_SHA384")
 
+    def happen(self, word: str, _argument: str) -> None:
+        """What is no line in a dialogue."""
+        match word:
+            case "tls":
+                self.tls()
+            case "hangup":
+                self.end()
+            case "closed":
+                assert self.machine.closing
+            case "silence":
+                pass
+            case _:
+                raise AssertionError(word)
+
     def end(self) -> None:
         """The client sends no more."""
         self.machine.eof()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pillarbox.sessions.effects import OpenMaildrop
-from tests.dialogue import Expect, Happening, Send, facts, parse, pieces
-from tests.pop3.connection import IN_USE, Connection, World, access, octets
+from tests.dialogue import facts, parse, walk
+from tests.pop3.connection import IN_USE, Connection, World, access
 
 FILES = sorted((Path(__file__).parent.parent / "dialogues" / "pop3").glob("*.txt"))
 
@@ -33,30 +33,8 @@ def connect(stated: dict[str, str]) -> Connection:
 
 
 def run(file: Path, *, one_by_one: bool) -> None:
-    steps = parse(file)
-    connection = connect(facts(steps))
-    heard = b""
-    for step in pieces(steps):
-        heard += connection.hear()
-        match step:
-            case Send(sent):
-                assert not heard, f"the client speaks while the server has more to say: {heard!r}"
-                connection.say_pieces(octets([sent]) if one_by_one else [sent])
-            case Expect():
-                line, end, heard = heard.partition(b"\r\n")
-                assert end, f"expected {step.line!r}, heard no more than {line!r}"
-                assert step.matches(line), f"expected {step.line!r}, heard {line!r}"
-            case Happening("tls"):
-                connection.tls()
-            case Happening("hangup"):
-                connection.end()
-            case Happening("closed"):
-                assert not heard and connection.machine.closing
-            case Happening("silence"):
-                assert not heard
-            case _:
-                raise AssertionError(step)
-    assert not heard + connection.hear()
+    connection = connect(facts(parse(file)))
+    walk(file, connection.hear, connection.say, connection.happen, one_by_one=one_by_one)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pillarbox.pop3.manners import POP3D, POPUP
-from tests.dialogue import Expect, Happening, Send, parse, pieces
-from tests.pop3.connection import Connection, World, access, octets
+from tests.dialogue import walk
+from tests.pop3.connection import Connection, World, access
 from tests.pop3.qmail_dialogue import FILES, stated
 
 STAMP = b"<1896.697170952@mx.example.org>"
@@ -28,28 +28,9 @@ def connect(said: dict[str, str]) -> Connection:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_dialogue_goes_as_written(file: Path) -> None:
-    steps = parse(file)
     connection = connect(stated(file))
-    heard = b""
-    for step in pieces(steps):
-        heard += connection.hear()
-        match step:
-            case Send(sent):
-                assert not heard, f"the client speaks while the server has more to say: {heard!r}"
-                connection.say_pieces(octets([sent]))  # as qmail-popup reads
-            case Expect():
-                line, end, heard = heard.partition(b"\r\n")
-                assert end, f"expected {step.line!r}, heard no more than {line!r}"
-                assert step.matches(line), f"expected {step.line!r}, heard {line!r}"
-            case Happening("hangup"):
-                connection.end()
-            case Happening("closed"):
-                assert not heard and connection.machine.closing
-            case Happening("silence"):
-                assert not heard
-            case _:
-                raise AssertionError(step)
-    assert not heard + connection.hear()
+    # As qmail-popup reads.
+    walk(file, connection.hear, connection.say, connection.happen, one_by_one=True)
 
 
 def test_in_qmails_manners_a_word_for_people_is_never_said() -> None:

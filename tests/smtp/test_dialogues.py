@@ -8,11 +8,12 @@ queued` are about the last message, without the Received field.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.dialogue import Expect, Happening, Send, facts, parse, pieces
+from tests.dialogue import facts, parse, walk
 from tests.smtp.connection import Connection, World, body, settings
 from tests.smtp.connection import facts as exchange
 
@@ -62,24 +63,8 @@ def happen(connection: Connection, word: str, argument: str) -> None:
 
 
 def run(file: Path, *, one_by_one: bool) -> None:
-    steps = parse(file)
-    connection = connect(facts(steps))
-    heard = b""
-    for step in pieces(steps):
-        heard += connection.hear()
-        match step:
-            case Send(octets):
-                assert not heard, f"the client speaks while the server has more to say: {heard!r}"
-                size = 1 if one_by_one else len(octets)
-                heard = connection.send(*[octets[at : at + size] for at in range(0, len(octets), size)])
-            case Expect():
-                line, end, heard = heard.partition(b"\r\n")
-                assert end, f"expected {step.line!r}, heard no more than {line!r}"
-                assert step.matches(line), f"expected {step.line!r}, heard {line!r}"
-            case Happening(word, argument):
-                assert not heard
-                happen(connection, word, argument)
-    assert not heard + connection.hear()
+    connection = connect(facts(parse(file)))
+    walk(file, connection.hear, connection.send, partial(happen, connection), one_by_one=one_by_one)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pillarbox.admission import QmailAdmission
 from pillarbox.sessions.reception import Exchange, Qmail
 from pillarbox.smtp.reply import Dialect
 from tests import qmail_dialogue as spoken
-from tests.dialogue import Expect, Happening, Send, parse, pieces
+from tests.dialogue import Expect, walk
 from tests.smtp.connection import ME, WHEN, Connection
 
 TRACE = re.compile(rb"Received: ([^\n]*\n  [^\n]*)\n")
@@ -70,18 +71,4 @@ def happen(connection: Connection, word: str, argument: str) -> None:
 @pytest.mark.parametrize("file", spoken.FILES, ids=lambda file: file.stem)
 def test_the_dialogue_goes_as_written(file: Path, octet_by_octet: bool) -> None:
     connection = connect(spoken.stated(file))
-    heard = b""
-    for step in pieces(parse(file)):
-        heard += connection.hear()
-        match step:
-            case Send(octets):
-                assert not heard, f"the client speaks while the server has more to say: {heard!r}"
-                size = 1 if octet_by_octet else len(octets)
-                heard = connection.send(*[octets[at : at + size] for at in range(0, len(octets), size)])
-            case Expect():
-                line, end, heard = heard.partition(b"\r\n")
-                assert end, f"expected {step.line!r}, heard no more than {line!r}"
-                assert step.matches(line), f"expected {step.line!r}, heard {line!r}"
-            case Happening(word, argument):
-                happen(connection, word, argument)
-    assert not heard + connection.hear()
+    walk(file, connection.hear, connection.send, partial(happen, connection), one_by_one=octet_by_octet)
