@@ -57,9 +57,8 @@ class _Running(NamedTuple):
     channel: str = "local"
 
 
-_Told = tuple[
-    int, _Running, Outcome, bool
-]  # a delivery, what it was, what became of it, whether its destination is down
+# A delivery, what it was, what became of it, and whether its whole destination is down.
+_Told = tuple[int, _Running, Outcome, bool]
 
 
 def schedule(settings: Settings) -> Schedule:

@@ -112,8 +112,10 @@ class Rounds:
     def _hear_out(self, peer: _Peer) -> None:
         """Keep for the next round what a peer said before it went."""
         with contextlib.suppress(LinkLost):
-            while frames := peer.link.receive():
-                self._lost += [(peer.name, peer.link, frame) for frame in frames]
+            while True:
+                self._lost += [(peer.name, peer.link, frame) for frame in peer.link.receive()]
+                if peer.link.dry:
+                    return
 
     def _drop(self, peer: _Peer) -> Heard:
         if peer.name == "supervisor":

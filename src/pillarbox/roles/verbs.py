@@ -59,10 +59,9 @@ class Verb(IntEnum):
     EXISTS = 102  # local part: would mail to it find a mailbox?
     # queue to owner, and back
     DELIVER = 90  # see queue role: one message and some of its recipients; descriptor when the body is in a file
-    OUTCOME = (
-        91  # letter, status, report, then perhaps DOWN (from remote: the whole destination failed) or nothing, and
-    )
-    # the numbers of other deliveries with the same outcome
+    # Letter, status, report of the delivery that is its tag; then perhaps DOWN (from remote: the whole destination
+    # failed) or nothing, and behind that the numbers of others with the same outcome.
+    OUTCOME = 91
     PING = 92  # are you there?
     PONG = 93
     # queue to remote: one message and some of its recipients in one domain; answered by OUTCOME for each delivery
