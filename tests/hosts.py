@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from pillarbox.cli import certificate
+from tests.etc import copy_etc
 from tests.peers import bundle
 from tests.server import direct_children, until, unused_port
 
@@ -31,9 +32,7 @@ _GROUPS = (*_USERS, "postdrop")
 _FIRST_ID = 60100
 
 _ENTER = """
-mount --bind "$1/passwd" /etc/passwd
-mount --bind "$1/group" /etc/group
-mount --bind "$1/resolv.conf" /etc/resolv.conf
+mount --bind "$1/etc" /etc
 mount --bind "$1/lib" /var/lib
 mount --bind "$1/spool" /var/spool
 mount --bind "$2" "$1/prefix"
@@ -261,10 +260,14 @@ def _prepared(home: Path) -> tuple[int, Path]:
     (home / "spool").chmod(0o711)
     users = "".join(f"{name}:x:{_id(name)}:{_id(name)}::/nonexistent:/usr/sbin/nologin\n" for name in _USERS)
     users += "".join(f"{name}:x:{_NOBODY}:{_NOBODY}::/nonexistent:/bin/sh\n" for name in ("joe", "amy"))
-    (home / "passwd").write_text(Path("/etc/passwd").read_text() + users)
     groups = "".join(f"{name}:x:{_id(name)}:\n" for name in _GROUPS)
-    (home / "group").write_text(Path("/etc/group").read_text() + groups)
-    (home / "resolv.conf").write_text("lookup file\n")
+    # All of /etc: a mount over one of its files is gone as soon as somebody else puts a new file there.
+    etc = home / "etc"
+    copy_etc(etc, without=(*_GROUPS, "joe", "amy"))
+    for name, more in (("passwd", users), ("group", groups)):
+        (etc / name).write_text((etc / name).read_text() + more)
+    (etc / "resolv.conf").unlink(missing_ok=True)
+    (etc / "resolv.conf").write_text("lookup file\n")
     _certify(home)
     return unused_port(), home / "box"
 
