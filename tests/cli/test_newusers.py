@@ -127,3 +127,15 @@ def test_a_system_without_such_programs_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(CannotMakeUser, match="groupadd is not here: groupadd --system pillarauth"):
         list(make_missing(HOME, Settings()))
+
+
+def test_one_init_at_a_time_makes_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newusers, "PROGRAM_TIME", 0.1)
+    with (
+        newusers._alone(),
+        pytest.raises(newusers.CannotMakeUser, match="another `pillarbox init` is making users"),
+        newusers._alone(),
+    ):
+        pass
+    with newusers._alone():
+        pass

@@ -5,6 +5,7 @@ Every command is one that can be said by hand, and is shown with its reason when
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +38,13 @@ class CannotMakeUser(Failure):
 def make_missing(home: Path, settings: Settings) -> Iterator[str]:
     """A line for each group and user made. Raises CannotMakeUser, Failure (4.3.0) when the password database does not
     answer."""
+    if all(_user_exists(name_of(post, settings)) for post in POSTS):
+        return
+    with _alone():
+        yield from _made(home, settings)
+
+
+def _made(home: Path, settings: Settings) -> Iterator[str]:
     for post in POSTS:
         name = name_of(post, settings)
         if _user_exists(name):
@@ -45,6 +54,29 @@ def make_missing(home: Path, settings: Settings) -> Iterator[str]:
             yield f"created the group {post.group}"
         _make(command(home, post, name), partial(_user_exists, name))
         yield f"created the system user {name}: {post.purpose}"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One `init` at a time: of several at once, one's user has been seen in the group of another's."""
+    etc = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end = time.monotonic() + PROGRAM_TIME
+        while not _locked(etc):
+            if time.monotonic() > end:
+                raise CannotMakeUser("another `pillarbox init` is making users and does not end: try again later")
+            time.sleep(PAUSE)
+        yield
+    finally:
+        os.close(etc)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def command(home: Path, post: Post, name: str) -> tuple[str, ...]:
