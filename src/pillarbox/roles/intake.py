@@ -100,6 +100,11 @@ class Intake:
             del self._mixed[closed]
         self._mixed[link] = b"forwarded by %s:" % owner
 
+    def knows(self, link: Link) -> bool:
+        """Is it told who is at this link, and not lost since? What comes behind the end of a program's or owner's link
+        must never be taken for smtpd's."""
+        return link in self._mixed
+
     def key(self, link: Link, key: bytes) -> bytes:
         """What a draft's key is in the queue. A stranger's and an owner's are mixed with who he is: keys of forwards
         can be foretold, and who could take one beforehand would make somebody else's forward look done."""

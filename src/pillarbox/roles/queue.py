@@ -169,7 +169,8 @@ class Queue:
         elif frame.verb in _INTAKE:
             if peer == PEER:
                 self._injection.heard(link)
-            self._intake.hear(link, frame, int(now))
+            if peer == "smtpd" or self._intake.knows(link):
+                self._intake.hear(link, frame, int(now))
         elif frame.verb is _OUTCOME:
             self._outcome(peer, link, frame, now)
         elif frame.verb is Verb.PONG:

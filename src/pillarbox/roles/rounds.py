@@ -16,6 +16,7 @@ from pillarbox.roles.verbs import ROLE_SAYS, SUPERVISOR_SAYS, Verb
 
 BRING_LINKS = frozenset({"supervisor", "spawn"})  # the peers from whom links come, many at a time
 DESCRIPTORS_IN_A_ROUND = 64
+LAST_READS = 8  # of a peer that is gone; what it leaves is no more than its socket holds
 BACKLOG_LIMIT = 8 << 20  # octets of answers that a peer may leave unread before we stop listening to it
 
 
@@ -110,9 +111,12 @@ class Rounds:
                 break
 
     def _hear_out(self, peer: _Peer) -> None:
-        """Keep for the next round what a peer said before it went."""
+        """Keep for the next round what an owner or the remote role said before it went: as much as a socket holds, for
+        who only stopped reading can go on for ever."""
+        if peer.name not in ("owner", "remote"):
+            return
         with contextlib.suppress(LinkLost):
-            while True:
+            for _ in range(LAST_READS):
                 self._lost += [(peer.name, peer.link, frame) for frame in peer.link.receive()]
                 if peer.link.dry:
                     return
