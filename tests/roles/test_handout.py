@@ -94,6 +94,15 @@ def tell(handout: Handout, link: Link, outcome: Frame, now: float = BIRTH) -> No
         pass
 
 
+LARGE = bytes(1 << 20)
+
+
+def to_many(given: Draft, body: bytes = b"body\n") -> Draft:
+    """One user's 500 addresses, each a destination of its own."""
+    addresses = tuple(b"joe-%d@host0.example" % number for number in range(500))
+    return given._replace(envelope=Envelope(b"", addresses), body=body, size=len(body))
+
+
 def committed(engine: SqliteEngine, handout: Handout, given: Draft) -> int:
     (number,) = accept(engine, given)
     handout.accepted(number, given, engine.incarnation)
@@ -468,9 +477,7 @@ def test_one_user_s_deliveries_leave_room_for_others_however_many_addresses_he_h
     owners = Here(links)
     owners.many = False
     handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, owners)
-    given = draft(1)
-    addresses = tuple(b"joe-%d@host0.example" % number for number in range(500))
-    committed(engine, handout, given._replace(envelope=Envelope(b"", addresses)))
+    committed(engine, handout, to_many(draft(1)))
     handout.start(BIRTH)
     share = 10 * BATCH // 4
     running = [frame.fields[7] for frame in heard(links)]
@@ -492,13 +499,13 @@ def test_what_an_owner_role_does_not_read_counts_as_his_share(
     owners = Here(links)
     owners.many = False
     handout = Handout(engine, settings(tmp_path, "host0.example:a\n"), silent, owners)
-    given = draft(1)
-    addresses = tuple(b"joe-%d@host0.example" % number for number in range(500))
-    large = bytes(1 << 20)
-    committed(engine, handout, given._replace(envelope=Envelope(b"", addresses), body=large, size=len(large)))
+    number = committed(engine, handout, to_many(draft(1), body=LARGE))
     handout.start(BIRTH)
     assert handout.schedule.running == 10 * BATCH // 4
     assert len(handout._running) < handout.schedule.running, "the rest waits for him to read"
+    engine.remove([number])
+    handout.changed([number], BIRTH)
+    assert handout.schedule.running == len(handout._running) == handout._load[links[0]], "and does not leave any more"
 
 
 def test_an_owner_with_nothing_left_to_do_is_forgotten(

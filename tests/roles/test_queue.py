@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +20,7 @@ from pillarbox.control.table import Settings
 from pillarbox.envelope import Envelope
 from pillarbox.net import listening
 from pillarbox.queue import spool
-from pillarbox.queue.engine import Draft, Ending, Mark, QueueFull, Receipt, State
+from pillarbox.queue.engine import KEY_OCTETS, Draft, Ending, Mark, QueueFull, Receipt, State
 from pillarbox.queue.schedule import LOST_PAUSES
 from pillarbox.queue.sqlite import SqliteEngine
 from pillarbox.roles import owners
@@ -27,6 +28,7 @@ from pillarbox.roles.bounces import Bounces
 from pillarbox.roles.drafts import BLOCK
 from pillarbox.roles.handout import BATCH, ON_THE_WAY
 from pillarbox.roles.house import House
+from pillarbox.roles.inject import PEER
 from pillarbox.roles.link import Frame, Link, LinkLost
 from pillarbox.roles.queue import Queue, run
 from pillarbox.roles.verbs import MAY_SAY, ROLE_SAYS, Verb
@@ -179,6 +181,50 @@ def test_the_last_words_of_a_remote_role_that_died_are_heard_when_the_next_one_i
     time.sleep(LOST_PAUSES[0] + 0.5)
     queue.send(smtpd, b"ann@elsewhere.example")
     assert next_frame(second, Verb.RELAY).fields[-1] == b"ann@elsewhere.example"
+
+
+def test_what_comes_behind_nonsense_of_an_owner_is_not_taken_for_ours(queue: Played) -> None:
+    """Its key would be as it says, and could be that of another owner's forward."""
+    smtpd, key = queue.link("smtpd"), b"f" * KEY_OCTETS
+    queue.send(smtpd, b"joe@example.org")
+    owner = queue.owner()
+    frames(owner, Verb.DELIVER, 1)
+    owner.send(Verb.OUTCOME, 4711, b"K", b"2.0.0", b"done\n")
+    owner.send(Verb.MESSAGE, 5, key, b"joe@example.org", b"body\n", b"ann@example.org")
+    owner.flush()
+    with pytest.raises(LinkLost):
+        frames(owner, Verb.COMMITTED, 1)
+    smtpd.send(Verb.ASK, 9, key)
+    smtpd.flush()
+    assert next_frame(smtpd, Verb.REFUSED).tag == 9
+
+
+def test_what_a_program_says_behind_its_end_is_not_taken_for_ours(queue: Played, tmp_path: Path) -> None:
+    """Who asks twice is cut off, and who he was is forgotten."""
+    smtpd, key = queue.link("smtpd"), b"f" * KEY_OCTETS
+    with queue.stopped(), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(os.fspath(tmp_path / "run" / "inject"))
+        program = Link(sock, MAY_SAY["queue", PEER])
+        program.send(Verb.ASK, 1, key)
+        program.send(Verb.ASK, 2, key)
+        program.send(Verb.MESSAGE, 3, b"h" * KEY_OCTETS, b"", b"Subject: honest\n\n", b"joe@example.org")
+        for tag in range(20_000):
+            program.send(Verb.ABORT, tag)
+        program.send(Verb.MESSAGE, 4, key, b"", b"Subject: forged\n\n", b"joe@example.org")
+        sock.shutdown(socket.SHUT_RD)
+        talking = threading.Thread(target=_say_all, args=(program,))
+        talking.start()
+        os.kill(queue._pid, signal.SIGCONT)
+        talking.join()
+    smtpd.send(Verb.ASK, 9, key)
+    smtpd.flush()
+    assert next_frame(smtpd, Verb.REFUSED).tag == 9
+
+
+def _say_all(link: Link) -> None:
+    with suppress(LinkLost):
+        while not link.flush():
+            time.sleep(0.001)
 
 
 def test_a_clock_that_is_set_makes_no_pause_longer_or_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
+from typing import NoReturn
 
-from pillarbox.roles.link import Link
-from pillarbox.roles.rounds import Rounds
-from pillarbox.roles.verbs import ROLE_SAYS, Verb
+from pillarbox.roles.inject import PEER
+from pillarbox.roles.link import READ_SIZE, Link
+from pillarbox.roles.rounds import LAST_READS, Rounds
+from pillarbox.roles.verbs import MAY_SAY, ROLE_SAYS, Verb
+from pillarbox.status import Refusal, Status
 
 MANY = 50
 
@@ -46,5 +51,60 @@ def test_what_a_peer_said_before_it_went_is_heard_though_our_words_found_nobody(
         ("owner", Verb.PONG),
         ("owner", None),
     ]
+    rounds.supervisor.close()
+    supervisor.close()
+
+
+def test_a_program_that_is_gone_is_not_heard_out() -> None:
+    """It asks again by its key. Who it was may be forgotten when its last words are looked at."""
+    supervisor, control = socket.socketpair()
+    one, other = socket.socketpair()
+    rounds, link = Rounds("queue", control), Link(one, MAY_SAY[PEER, "queue"], stranger=True)
+    rounds.add(PEER, link)
+    program = Link(other, MAY_SAY["queue", PEER])
+    program.send(Verb.ABORT, 1)
+    assert program.flush()
+    program.close()
+    link.refuse(1, Refusal(Status(4, 3, 0), "not now"))
+    rounds.flush()
+    assert rounds.wait(1) == [(PEER, link, None)]
+    rounds.supervisor.close()
+    supervisor.close()
+
+
+def _talk(sock: socket.socket, octets: bytes) -> NoReturn:
+    """In a process of its own, until nobody listens: status 0; for some seconds at most."""
+    status = 1
+    try:
+        sock.setblocking(True)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            sock.sendall(octets)
+    except OSError:
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def test_who_does_not_read_and_goes_on_saying_something_is_not_heard_for_ever() -> None:
+    supervisor, control = socket.socketpair()
+    one, other = socket.socketpair()
+    rounds, link = Rounds("queue", control), Link.between("queue", "owner", one)
+    rounds.add("owner", link)
+    other.shutdown(socket.SHUT_RD)
+    said = Link.between("owner", "queue", other)
+    said.send(Verb.PONG, 0)
+    frame = b"".join(said._parting)
+    talking = os.fork()
+    if talking == 0:
+        one.close()
+        _talk(other, frame * 6000)  # it costs less to say such frames than to hear them
+    time.sleep(0.2)  # there is more of it than one read takes
+    link.send(Verb.PING, 0)
+    rounds.flush()
+    assert len(rounds.wait(0)) <= LAST_READS * READ_SIZE // len(frame) + 1
+    assert rounds.links("owner") == []
+    assert os.waitpid(talking, 0)[1] == 0, "he was cut off"
+    other.close()
     rounds.supervisor.close()
     supervisor.close()

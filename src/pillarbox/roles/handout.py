@@ -6,7 +6,7 @@ Log lines are qmail-send's.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, MutableSequence, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -86,7 +86,7 @@ class Handout:
         self.remote: Link | None = None
         self._relays: deque[Start] = deque()  # for the remote role, which is away or has much to read already
         self._running: dict[int, _Running] = {}
-        self._load: Counter[Link] = Counter()  # how many of them are at each link
+        self._load: Counter[Link] = Counter()  # how many of them are at each link, and how many held up for it
         self._told: deque[_Told] = deque()  # that were, and are not seen to yet
         self._number = 0
         self.configure(settings)
@@ -111,7 +111,7 @@ class Handout:
 
     def serves(self, owner: Link) -> bool:
         """Is something under way at this owner role?"""
-        return owner in self._held_up or self._load[owner] > 0
+        return self._load[owner] > 0
 
     def accepted(self, number: int, draft: Draft, incarnation: bytes) -> None:
         """A draft became message `number`."""
@@ -178,13 +178,20 @@ class Handout:
         """Somebody retried, held, released or removed messages in the engine: what is not on its way stays here, and is
         read anew."""
         self.schedule.changed(messages, now)
-        for waiting in (*self._unplaced.values(), *self._held_up.values(), self._relays):
-            starts = list(waiting)
-            waiting.clear()
-            waiting.extend([start for start in starts if start.message not in messages])
-            for start in starts:
-                for number in start.numbers if start.message in messages else ():
-                    self.schedule.withdrawn(start.message, number)
+        for waiting in (*self._unplaced.values(), self._relays):
+            self._withdraw(waiting, messages)
+        for owner, starts in self._held_up.items():
+            self._unload(owner, self._withdraw(starts, messages))
+
+    def _withdraw(self, waiting: MutableSequence[Start], messages: Collection[int]) -> int:
+        """Take these messages out of what waits; how many recipients that were."""
+        starts = list(waiting)
+        waiting.clear()
+        waiting.extend([start for start in starts if start.message not in messages])
+        gone = [(start.message, number) for start in starts if start.message in messages for number in start.numbers]
+        for message, number in gone:
+            self.schedule.withdrawn(message, number)
+        return len(gone)
 
     def _place(self, start: Start, now: float) -> None:
         """To the owner role of its destination, or to wait for that or for the remote role."""
@@ -212,21 +219,29 @@ class Handout:
             for number in start.numbers:
                 self.schedule.crowded(start.message, number, now)
         elif owner in self._held_up:
-            self._held_up[owner].append(start)
+            self._hold_up(owner, start)
         elif owner.backlog < ON_THE_WAY and _cut(start)[1] is None:
             self._hand_out(owner, start, now)
         else:
-            self._held_up[owner] = deque([start])
+            self._held_up[owner] = deque()
+            self._hold_up(owner, start)
             self._go_on(owner, now)
+
+    def _hold_up(self, owner: Link, start: Start) -> None:
+        self._held_up[owner].append(start)
+        self._load[owner] += len(start.numbers)
+
+    def _unload(self, link: Link, count: int) -> None:
+        """So many fewer are there. A link with none is forgotten: it may be closed for being idle, and nobody would say
+        so."""
+        self._load[link] -= count
+        if not self._load[link]:
+            del self._load[link]
 
     def _crowds(self, owner: Link) -> bool:
         """Has one user's role its share already? He may have as many destinations as he likes, and hang in them all;
         the role that serves all accounts is not one user's."""
-        share, waiting = self._limits[0].each, self._held_up.get(owner)
-        if waiting is None and self._load[owner] < share:
-            return False
-        load = self._load[owner] + sum([len(start.numbers) for start in waiting or ()])
-        return load >= share and not self._owners.serves_many(owner)
+        return self._load[owner] >= self._limits[0].each and not self._owners.serves_many(owner)
 
     def _go_on(self, owner: Link, now: float) -> None:
         """Hand out what this owner role has room for."""
@@ -235,6 +250,7 @@ class Handout:
             start, rest = _cut(starts.popleft())
             if rest is not None:
                 starts.appendleft(rest)
+            self._unload(owner, len(start.numbers))
             self._hand_out(owner, start, now)
         if not starts:
             del self._held_up[owner]
@@ -361,9 +377,7 @@ class Handout:
             if running is None or running.link is not link:
                 raise LinkLost("no such delivery")
             del self._running[delivery]
-            self._load[link] -= 1
-            if not self._load[link]:
-                del self._load[link]  # the link may be closed for being idle, and nobody would say so
+            self._unload(link, 1)
             self._told.append((delivery, running, outcome, down))
 
     def conclude(self, now: float) -> bool:
